@@ -1,0 +1,91 @@
+/*
+ * loop.h - a readiness loop: everything is a descriptor with a callback.
+ *
+ * One thread turns it.  Sockets, timers (timerfd), signals (signalfd) and
+ * wake-ups from other threads (eventfd) are all struct loop_io.  Readiness is
+ * level-triggered.  Two backends stand behind this header, poll(2) and
+ * epoll(7); ./configure --with-loop= chooses the default, both are always built.
+ *
+ * A callback may change, add or remove any loop_io, its own included: once
+ * loop_io_set(io, fd, 0) has returned, io's callback is not called again in this
+ * turn, even if the kernel had already reported it ready.  The memory of a removed
+ * loop_io may be freed at once.
+ */
+#pragma once
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LOOP_READ 0x1u
+#define LOOP_WRITE 0x2u
+#define LOOP_HANGUP 0x4u /* error or both directions closed: always reported, never asked for */
+
+enum loop_backend { LOOP_DEFAULT, LOOP_EPOLL, LOOP_POLL };
+
+struct loop;
+struct loop_io;
+typedef void loop_io_fn(void *arg, unsigned events);
+typedef void loop_fn(void *arg);
+typedef void loop_signal_fn(void *arg, int signo);
+
+struct loop_io {
+	struct loop *loop; /* borrowed */
+	loop_io_fn *fn;
+	void *arg;
+	int fd;          /* -1 while unwatched; never closed by the loop */
+	unsigned events; /* what is watched */
+	unsigned slot;   /* the backend's */
+};
+
+int loop_new(enum loop_backend backend, struct loop **ret);
+void loop_free(struct loop *l); /* NULL is fine; every loop_io must be removed before */
+const char *loop_backend_name(const struct loop *l); /* "epoll", "poll" */
+
+void loop_io_init(struct loop *l, struct loop_io *io, loop_io_fn *fn, void *arg);
+
+/* Watches fd for events; 0 stops watching.  Returns 0 or a negative errno. */
+int loop_io_set(struct loop_io *io, int fd, unsigned events);
+
+/*
+ * One turn: waits until something is ready (at most timeout_ms, -1 = for ever),
+ * calls the callbacks, then every end-of-turn hook.  Returns 0 or a negative errno.
+ */
+int loop_turn(struct loop *l, int timeout_ms);
+
+/* The end-of-turn hook, called once per turn after the callbacks. */
+void loop_on_turn(struct loop *l, loop_fn *fn, void *arg);
+
+/* A periodic or single timer.  Missed periods are not made up for. */
+struct loop_timer {
+	struct loop_io io;
+	loop_fn *fn;
+	void *arg;
+	int fd;
+};
+int loop_timer_init(struct loop *l, struct loop_timer *t, loop_fn *fn, void *arg);
+/* First after first_ms, then every period_ms (0 = once).  first_ms 0 disarms. */
+void loop_timer_set(struct loop_timer *t, uint64_t first_ms, uint64_t period_ms);
+void loop_timer_done(struct loop_timer *t);
+
+/* Signals: blocked in the calling thread (do it before starting threads), read by the loop. */
+struct loop_signals {
+	struct loop_io io;
+	loop_signal_fn *fn;
+	void *arg;
+	int fd;
+};
+int loop_signals_init(struct loop *l, struct loop_signals *s, const sigset_t *set,
+		      loop_signal_fn *fn, void *arg);
+void loop_signals_done(struct loop_signals *s);
+
+/* A wake-up that any thread, or a signal handler, may raise with loop_event_raise(). */
+struct loop_event {
+	struct loop_io io;
+	loop_fn *fn;
+	void *arg;
+	int fd;
+};
+int loop_event_init(struct loop *l, struct loop_event *e, loop_fn *fn, void *arg);
+void loop_event_raise(struct loop_event *e); /* thread-safe; several raises may be one call */
+void loop_event_done(struct loop_event *e);

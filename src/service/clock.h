@@ -1,0 +1,29 @@
+/*
+ * clock.h - the two clocks.
+ *
+ * Intervals, deadlines and back-offs use the monotonic clock; only what people
+ * or databases read uses the real one, which may step.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <time.h>
+
+static inline uint64_t
+clock_ms(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+/* Microseconds since 1970-01-01 UTC. */
+static inline uint64_t
+clock_real_us(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
