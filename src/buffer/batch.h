@@ -1,0 +1,81 @@
+/*
+ * batch.h - a run of metrics in wire form, the unit that a store commits.
+ *
+ * A batch is open, then sealed, and never reopens: what was sealed is what the database gets.
+ *
+ *	open ──seal──> sealed ──take──> in flight ──done──> stored, freed
+ *	                 ^                  │
+ *	                 └──────return──────┘
+ *
+ * The queue owns every batch and its states (queue.h); this header is what queue, writers and
+ * stores share.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buffer/spool_file.h"
+
+/*
+ * The content of a sealed batch as stores see it; borrowed for a call.
+ * (collector, number) names the batch for ever: it is the ledger's key.
+ */
+struct batch_view {
+	const char *collector; /* UUID as text */
+	uint64_t number;
+	uint64_t rows;
+	uint64_t min_us;
+	uint64_t max_us;
+	const uint8_t *data; /* frames back to back, all valid */
+	size_t bytes;
+};
+
+enum batch_state { BATCH_OPEN, BATCH_SEALED, BATCH_IN_FLIGHT, BATCH_DONE };
+
+struct queue_wait;
+struct spool_file;
+
+struct batch {
+	struct batch *prev, *next; /* the queue's list, by number */
+	struct batch *done_next;   /* the list of completions */
+	enum batch_state state;
+	char collector[UUID_TEXT];
+	uint64_t number;
+	uint64_t rows;
+	size_t bytes;
+	uint64_t min_us;
+	uint64_t max_us;
+	uint8_t *data; /* NULL when the content is on disk only */
+	size_t capacity;
+	uint64_t not_before_ms; /* monotonic; a returned batch waits until then */
+
+	/* spool, loop thread */
+	struct spool_file *file; /* while it grows */
+	bool on_disk;            /* the whole batch is in the spool */
+	size_t written;          /* bytes that are in spool blocks */
+	uint64_t written_rows;
+	uint64_t written_min_us; /* of the part that is not written yet */
+	uint64_t written_max_us;
+	uint64_t ticket;          /* spool_sync() that covers all of it; 0 = none asked for yet */
+	uint64_t start;           /* position of its first byte in the stream of all bytes */
+	struct queue_wait *waits; /* level-2 syncs that wait for this batch */
+
+	/* what came of it, set by the writer before queue_done() */
+	uint64_t stored;
+	uint64_t rejected;
+	uint64_t lost; /* rows whose block on disk was damaged */
+	bool repeated; /* an earlier, unanswered try had committed it */
+};
+
+/* A heap batch, open and empty.  NULL when memory is short. */
+struct batch *batch_new(const char *collector, uint64_t number);
+void batch_free(struct batch *b); /* NULL is fine */
+
+/* Appends whole valid frames.  Returns 0 or -ENOMEM (nothing appended). */
+int batch_append(struct batch *b, const uint8_t *frames, size_t len, uint64_t rows, uint64_t min_us,
+		 uint64_t max_us);
+
+/* Gives memory back that the data does not use. */
+void batch_trim(struct batch *b);

@@ -1,0 +1,93 @@
+/*
+ * spool_file.h - the format of one spool file: a batch on disk, version 1.
+ *
+ *	header   112 bytes: what the batch is, and once it is sealed, a summary
+ *	block    { magic 4 | length 4 | rows 4 | crc32c 4 | frames ... }   repeated
+ *
+ * Frames stand in wire form (wire/frame.h).  The CRC covers the block's first
+ * twelve bytes and its frames.  All integers are big-endian.
+ *
+ * A file grows by whole blocks.  Sealing writes the summary over its reserved
+ * place in the header, so that it needs no space that is not there already.  A file
+ * without a sound summary is one whose daemon died: its blocks are scanned.
+ *
+ *	  0  magic "MCSPOOL\0"      8      56  "SEAL" when sealed, else zero   4
+ *	  8  version                2      60  blocks                          4
+ *	 10  header size            2      64  rows                            8
+ *	 12  zero                   4      72  bytes of frames                 8
+ *	 16  collector's UUID      16      80  smallest timestamp, µs          8
+ *	 32  batch number           8      88  largest timestamp, µs           8
+ *	 40  created, µs since 1970 8      96  size of the file                8
+ *	 48  zero                   4     104  zero                            4
+ *	 52  crc32c of 0..51        4     108  crc32c of 56..107               4
+ *
+ * Everything here is a pure function over bytes; spool.h does the I/O.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SPOOL_FILE_VERSION 1
+#define SPOOL_FILE_HEADER 112
+#define SPOOL_BLOCK_HEADER 16
+#define SPOOL_BLOCK_MAX (64u << 20) /* a longer length is damage */
+
+#define UUID_TEXT 37 /* "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx" and its NUL */
+
+/* What a batch holds. */
+struct spool_summary {
+	uint64_t rows;
+	uint64_t bytes; /* of frames */
+	uint64_t min_us;
+	uint64_t max_us;
+	uint64_t file_size; /* header, blocks and all */
+	uint32_t blocks;
+};
+
+struct spool_header {
+	char collector[UUID_TEXT];
+	uint64_t number;
+	uint64_t created_us;
+	bool sealed; /* summary is sound */
+	struct spool_summary summary;
+};
+
+void spool_header_encode(uint8_t out[SPOOL_FILE_HEADER], const struct spool_header *h);
+
+/*
+ * Returns 0; -EBADMSG for what is not a sound header; -ENOTSUP for a sound one of a
+ * newer format version.  A damaged summary is no error: sealed is then false.
+ */
+int spool_header_decode(const uint8_t *p, size_t len, struct spool_header *ret);
+
+/* The 16 bytes in front of a block's frames. */
+void spool_block_encode(uint8_t out[SPOOL_BLOCK_HEADER], const uint8_t *frames, uint32_t len,
+			uint32_t rows);
+
+/*
+ * Walks the blocks of a file that was read into memory (p, len: what follows the
+ * header).  Sound blocks, each holding exactly the whole valid frames it says, are
+ * handed to block(); damaged stretches to damage() (either may be NULL).  After
+ * damage the walk goes on at the next sound block.  A torn end (fewer bytes than a block
+ * needs, with no sound block behind) is not damage: *torn counts its bytes.
+ * Adds what the sound blocks hold to *sum (file_size excepted); min_us and max_us are
+ * set from the first frame on.
+ */
+struct spool_walk {
+	void (*block)(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint32_t rows);
+	void (*damage)(void *arg, size_t offset, const uint8_t *p, size_t len);
+	void *arg;
+};
+void spool_walk(const uint8_t *p, size_t len, const struct spool_walk *w, struct spool_summary *sum,
+		size_t *torn);
+
+/* "42" -> "00000000000000000042.batch" and back; false for any other name. */
+#define SPOOL_NAME_MAX 32
+void spool_name(char out[SPOOL_NAME_MAX], uint64_t number);
+bool spool_name_parse(const char *name, uint64_t *number);
+
+/* Text and binary forms of a UUID; false when text is not one. */
+void uuid_format(char out[UUID_TEXT], const uint8_t bin[16]);
+bool uuid_parse(const char *text, uint8_t bin[16]);

@@ -1,0 +1,92 @@
+/*
+ * store.h - a place where batches end up, for good.
+ *
+ * A store is one connection, used by one writer thread.  Its code is linear and
+ * looks blocking, but every wait also watches the stop descriptor and a deadline, and then
+ * gives up with STORE_STOPPED or STORE_RETRY.
+ *
+ * store_put() commits a batch and its ledger row (collector, number) in one transaction, or
+ * nothing.  It may be called again with the same batch after any outcome but STORE_OK,
+ * also by another process: what was committed already is recognised by the ledger and
+ * reported as STORE_OK with repeated set.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "buffer/batch.h"
+#include "service/conf.h"
+
+enum store_status {
+	STORE_OK,
+	STORE_RETRY,   /* passing: try again, after a while */
+	STORE_HOLD,    /* an operator must act; nothing is dropped, try again later */
+	STORE_STOPPED, /* the stop descriptor became readable */
+};
+
+#define STORE_ERROR_MAX 512
+
+/* Why something did not work: for the log. */
+struct store_error {
+	char sqlstate[6]; /* "" where there is none (no connection, SQLite) */
+	char text[STORE_ERROR_MAX];
+	const char *hint; /* what the operator can do; a static string or NULL */
+	bool reconnect;   /* the connection is of no use any more: close and open again */
+	bool batch_only;  /* another batch may well succeed (a lock, a conflict of identity) */
+};
+
+struct store_result {
+	uint64_t stored;
+	uint64_t rejected; /* rows that went to the rejected table */
+	bool repeated;     /* an earlier try had committed it */
+};
+
+struct store;
+
+/*
+ * Connects, creates the database if need be and allowed, applies migrations, prepares
+ * the table.  Logs database_connected, migration_applied, hypertable_created.  stop_fd
+ * is borrowed.  conf is borrowed for the life of the store.
+ */
+enum store_status store_open(const struct conf *conf, int stop_fd, struct store **ret,
+			     struct store_error *err);
+void store_close(struct store *s); /* NULL is fine; never waits */
+
+enum store_status store_put(struct store *s, const struct batch_view *b, struct store_result *ret,
+			    struct store_error *err);
+
+/*
+ * Housekeeping, called every minute or so: deletes this collector's ledger rows that are
+ * older than database.ledger_keep and below floor.
+ */
+enum store_status store_maintain(struct store *s, const char *collector, uint64_t floor,
+				 struct store_error *err);
+
+/*
+ * Which of these batches (numbers in rising order) does the ledger not hold?  Moves
+ * them to the front of numbers and sets *n to their count.  For buffer.keep.
+ */
+enum store_status store_missing(struct store *s, const char *collector, uint64_t *numbers,
+				size_t *n, struct store_error *err);
+
+/* What a store implements; store.c picks the table by conf->database.store. */
+struct store_ops {
+	enum store_status (*open)(const struct conf *conf, int stop_fd, struct store **ret,
+				  struct store_error *err);
+	void (*close)(struct store *s);
+	enum store_status (*put)(struct store *s, const struct batch_view *b,
+				 struct store_result *ret, struct store_error *err);
+	enum store_status (*maintain)(struct store *s, const char *collector, uint64_t floor,
+				      struct store_error *err);
+	enum store_status (*missing)(struct store *s, const char *collector, uint64_t *numbers,
+				     size_t *n, struct store_error *err);
+};
+
+/* The common head of every store; each embeds it first. */
+struct store {
+	const struct store_ops *ops;
+};
+
+extern const struct store_ops postgres_store_ops;
+extern const struct store_ops sqlite_store_ops;
