@@ -32,7 +32,14 @@ struct batch_view {
 	size_t bytes;
 };
 
-enum batch_state { BATCH_OPEN, BATCH_SEALED, BATCH_IN_FLIGHT, BATCH_DONE };
+/* Rows that are counted together. */
+struct batch_part {
+	uint64_t rows;
+	uint64_t min_us;
+	uint64_t max_us;
+};
+
+enum batch_state { BATCH_OPEN, BATCH_SEALED, BATCH_IN_FLIGHT };
 
 struct queue_wait;
 struct spool_file;
@@ -43,24 +50,27 @@ struct batch {
 	enum batch_state state;
 	char collector[UUID_TEXT];
 	uint64_t number;
-	uint64_t rows;
+	struct batch_part all;
 	size_t bytes;
-	uint64_t min_us;
-	uint64_t max_us;
 	uint8_t *data; /* NULL when the content is on disk only */
 	size_t capacity;
 	uint64_t not_before_ms; /* monotonic; a returned batch waits until then */
 
-	/* spool, loop thread */
-	struct spool_file *file; /* while it grows */
-	bool on_disk;            /* the whole batch is in the spool */
-	size_t written;          /* bytes that are in spool blocks */
-	uint64_t written_rows;
-	uint64_t written_min_us; /* of the part that is not written yet */
-	uint64_t written_max_us;
-	uint64_t ticket;          /* spool_sync() that covers all of it; 0 = none asked for yet */
-	uint64_t start;           /* position of its first byte in the stream of all bytes */
-	struct queue_wait *waits; /* level-2 syncs that wait for this batch */
+	/* loop thread */
+	struct spool_file
+	    *file;      /* while it grows, or while sealing it waits for a disk that is full */
+	size_t written; /* bytes that stand in spool blocks */
+	struct batch_part unwritten; /* what the other bytes hold */
+	uint64_t start;              /* position of the first byte in the stream of all bytes */
+	struct queue_wait *waits;    /* level-2 syncs that this batch holds up */
+
+	/* under the queue's mutex */
+	bool on_disk; /* all of it is in the spool, and sealed */
+	bool removed; /* its writer has removed the spool file */
+
+	/* the writer's, while it is in flight */
+	uint8_t *loaded;              /* content read back from the spool */
+	struct spool_summary content; /* what it holds */
 
 	/* what came of it, set by the writer before queue_done() */
 	uint64_t stored;
@@ -71,11 +81,18 @@ struct batch {
 
 /* A heap batch, open and empty.  NULL when memory is short. */
 struct batch *batch_new(const char *collector, uint64_t number);
+
+/* A sealed batch that the spool holds.  NULL when memory is short. */
+struct batch *batch_new_on_disk(const struct spool_header *h);
+
 void batch_free(struct batch *b); /* NULL is fine */
 
 /* Appends whole valid frames.  Returns 0 or -ENOMEM (nothing appended). */
-int batch_append(struct batch *b, const uint8_t *frames, size_t len, uint64_t rows, uint64_t min_us,
-		 uint64_t max_us);
+int batch_append(struct batch *b, const uint8_t *frames, size_t len, const struct batch_part *part);
+
+/* Adds b to a. */
+void batch_part_add(struct batch_part *a, const struct batch_part *b);
+#define BATCH_PART_NONE ((struct batch_part){0, UINT64_MAX, 0})
 
 /* Gives memory back that the data does not use. */
 void batch_trim(struct batch *b);

@@ -67,8 +67,8 @@ struct queue_room queue_room(struct queue *q);
  * Takes valid frames, at most queue_room() of them.  Returns the number of the
  * batch that holds them, or 0 when they were dropped (counted; policy, or memory is short).
  */
-uint64_t queue_append(struct queue *q, const uint8_t *frames, size_t len, uint64_t rows,
-		      uint64_t min_us, uint64_t max_us);
+uint64_t queue_append(struct queue *q, const uint8_t *frames, size_t len,
+		      const struct batch_part *part);
 
 /* Seals the open batch, if it holds anything: the flush timer, SIGUSR1, stop. */
 void queue_seal(struct queue *q);
@@ -86,36 +86,43 @@ void queue_tick(struct queue *q);
 /* Takes completions and sync results in; calls waiters. */
 void queue_collect(struct queue *q);
 
-/* Bytes of the open batch plus sealed batches that are not yet safe on disk (all, without a spool).
- */
-uint64_t queue_unsafe_rows(const struct queue *q);
+/* Rows that a crash of the daemon would lose now: those that no spool block holds. */
+uint64_t queue_unsafe_rows(struct queue *q);
 
-/* Starts a last sync, if need be; true once everything is on disk. Always false without a spool. */
+/*
+ * Asks for a last sync, if one is needed; true once everything is in the spool and, unless
+ * buffer.sync is never, synced.  Always false without a spool.  For shutdown.
+ */
 bool queue_safe(struct queue *q);
 
 /* ---- the loop thread: sync frames ---- */
 
 /*
- * One sync frame's wait; embedded in its owner.  fn is called once, from
- * queue_collect() or queue_turn(), with ok = false when metrics of the range were
+ * One sync frame's wait; embedded in its owner.  fn is called at most once, from
+ * queue_collect(), queue_turn() or queue_append(); ok is false when metrics of the range were
  * dropped or lost, so that no answer may be given.
  */
 typedef void queue_wait_fn(void *arg, bool ok);
 struct queue_wait {
-	struct queue_wait *next, **link; /* the queue's */
+	struct queue_wait *next, **link; /* the queue's list; link is NULL when not waiting */
 	queue_wait_fn *fn;
 	void *arg;
-	uint64_t first; /* batches first..last hold the client's metrics */
+	uint64_t first; /* batches first..last can hold the client's metrics */
 	uint64_t last;
-	uint64_t position; /* level 1: safe up to here */
+	uint64_t position; /* level 1: where the stream of all bytes stood */
 };
 
+enum queue_wait_result { QUEUE_WAIT_DONE, QUEUE_WAIT_PENDING, QUEUE_WAIT_LOST };
+
 /*
- * Waits until the client's metrics, which lie in the batches first.. now (0: it sent none), are
- * safe (level 1) or committed (level 2). Returns true when they are already; then fn is not called.
+ * Waits until what a client sent, which lies in the batches from first on (0: nothing),
+ * is safe on disk (level 1) or committed (level 2).  fn is called only
+ * after QUEUE_WAIT_PENDING.
  */
-bool queue_wait(struct queue *q, struct queue_wait *w, unsigned level, uint64_t first);
-void queue_unwait(struct queue_wait *w); /* gives up waiting; fine when it does not wait */
+enum queue_wait_result queue_wait(struct queue *q, struct queue_wait *w, unsigned level,
+				  uint64_t first);
+void queue_unwait(struct queue *q,
+		  struct queue_wait *w); /* gives up waiting; fine when it does not wait */
 
 /* ---- writer threads ---- */
 
@@ -146,11 +153,12 @@ void queue_return(struct queue *q, struct batch *b, uint64_t after_ms);
 uint64_t queue_floor(struct queue *q);
 
 /*
- * A server that failed over may miss batches that are kept (buffer.keep).  kept() lists
- * the numbers of kept batches of our own collector; requeue() takes one back as not stored.
+ * A server that failed over may miss batches that are kept (buffer.keep).
+ * queue_kept() lists the numbers of those of our own collector, in rising order, in memory that the
+ * caller frees; queue_requeue() makes some of them unstored again and returns how many.
  */
 int queue_kept(struct queue *q, uint64_t **numbers, size_t *n);
-void queue_requeue(struct queue *q, uint64_t number);
+size_t queue_requeue(struct queue *q, const uint64_t *numbers, size_t n);
 
 /* Ends every queue_sleep() and queue_take() early: stop, reload, SIGUSR1.  Any thread. */
 void queue_kick(struct queue *q);

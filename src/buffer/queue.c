@@ -1,0 +1,770 @@
+/* queue.c - the loop thread's side of the queue. */
+#include "buffer/queue.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "buffer/queue_internal.h"
+#include "service/clock.h"
+#include "service/log.h"
+#include "wire/frame.h"
+
+/* A block of the spool is at most this long, so that damage costs little. */
+#define BLOCK_BYTES ((size_t)1 << 20)
+
+/* "Drained" is an eighth below the limit, so that the daemon does not flap. */
+#define DRAINED(limit) ((limit) - (limit) / 8)
+
+/* ---- the list ---- */
+
+static void
+list_insert(struct queue *q, struct batch *b)
+{
+	struct batch *after = q->tail;
+
+	while (after && after->number > b->number)
+		after = after->prev;
+	b->prev = after;
+	b->next = after ? after->next : q->head;
+	*(b->prev ? &b->prev->next : &q->head) = b;
+	*(b->next ? &b->next->prev : &q->tail) = b;
+	q->stats->batches_waiting++;
+}
+
+static void
+list_remove(struct queue *q, struct batch *b)
+{
+	*(b->prev ? &b->prev->next : &q->head) = b->next;
+	*(b->next ? &b->next->prev : &q->tail) = b->prev;
+	b->prev = b->next = NULL;
+	q->stats->batches_waiting--;
+}
+
+/* ---- construction ---- */
+
+static void
+random_uuid(char out[UUID_TEXT])
+{
+	uint8_t bin[16];
+
+	if (getrandom(bin, sizeof(bin), 0) != (ssize_t)sizeof(bin))
+		abort(); /* cannot fail for 16 bytes once the system is up */
+	bin[6] = (uint8_t)((bin[6] & 0x0f) | 0x40); /* RFC 4122: version 4, variant 1 */
+	bin[8] = (uint8_t)((bin[8] & 0x3f) | 0x80);
+	uuid_format(out, bin);
+}
+
+void
+queue_set_conf(struct queue *q, const struct conf *conf)
+{
+	(void)pthread_mutex_lock(&q->mutex);
+	q->limits = (struct queue_limits){
+	    .max_rows = conf->batch.max_rows,
+	    .max_bytes = conf->batch.max_bytes,
+	    .memory = conf->buffer.memory_limit,
+	    .spool = conf->buffer.spool_limit,
+	    .keep_ms = conf->buffer.keep_ms,
+	    .overflow = conf->buffer.overflow,
+	    .sync = conf->buffer.sync,
+	};
+	(void)pthread_mutex_unlock(&q->mutex);
+}
+
+/* Metrics that came from the spool and not from a client. */
+static void
+account_recovered(struct queue *q, uint64_t rows)
+{
+	q->stats->received += rows;
+	q->stats->recovered += rows;
+	q->stats->buffered += rows;
+}
+
+struct recovery {
+	struct queue *q;
+	uint64_t batches;
+	uint64_t rows;
+	int error;
+};
+
+static void
+recovered(void *arg, const struct spool_header *h)
+{
+	struct recovery *rec = arg;
+	struct batch *b = batch_new_on_disk(h);
+
+	if (!b) {
+		rec->error = -ENOMEM;
+		return;
+	}
+	list_insert(rec->q, b);
+	if (b->number > rec->q->last_number)
+		rec->q->last_number = b->number;
+	rec->batches++;
+	rec->rows += b->all.rows;
+}
+
+static int
+queue_recover(struct queue *q)
+{
+	struct recovery rec = {.q = q};
+	int r = spool_recover(q->spool, recovered, &rec);
+
+	if (r == 0)
+		r = rec.error;
+	if (r < 0)
+		return r;
+	account_recovered(q, rec.rows);
+	q->stats->spool_bytes = spool_bytes(q->spool);
+	if (rec.batches)
+		log_event(LOG_INFO, "spool_recovered", LOG_U64("batches", rec.batches),
+			  LOG_U64("rows", rec.rows));
+	return 0;
+}
+
+static void
+spool_has_synced(void *arg)
+{
+	struct queue *q = arg;
+
+	q->events.wake(q->events.arg);
+}
+
+static int
+queue_init_locks(struct queue *q)
+{
+	pthread_condattr_t attr;
+	int r = pthread_mutex_init(&q->mutex, NULL);
+
+	if (r)
+		return -r;
+	r = pthread_condattr_init(&attr);
+	if (r == 0) {
+		(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+		r = pthread_cond_init(&q->cond, &attr);
+		(void)pthread_condattr_destroy(&attr);
+	}
+	if (r)
+		(void)pthread_mutex_destroy(&q->mutex);
+	return -r;
+}
+
+int
+queue_new(const struct conf *conf, struct stats *stats, struct spool *spool,
+	  const struct queue_events *events, struct queue **ret)
+{
+	struct queue *q = calloc(1, sizeof(*q));
+	int r;
+
+	if (!q)
+		return -ENOMEM;
+	r = queue_init_locks(q);
+	if (r < 0) {
+		free(q);
+		return r;
+	}
+	q->stats = stats;
+	q->spool = spool;
+	q->events = *events;
+	q->waits_tail = &q->waits_head;
+	q->open_number = UINT64_MAX;
+	queue_set_conf(q, conf);
+	if (spool) {
+		(void)snprintf(q->collector, sizeof(q->collector), "%s", spool_identity(spool));
+		r = queue_recover(q);
+		spool_on_synced(spool, spool_has_synced, q);
+	} else {
+		random_uuid(q->collector);
+	}
+	if (r < 0) {
+		queue_free(q);
+		return r;
+	}
+	*ret = q;
+	return 0;
+}
+
+void
+queue_free(struct queue *q)
+{
+	struct batch *b, *next;
+
+	if (!q)
+		return;
+	if (q->spool)
+		spool_on_synced(q->spool, NULL, NULL);
+	batch_free(q->open);
+	for (b = q->head; b; b = next) { /* completions that nobody collected among them */
+		next = b->next;
+		batch_free(b);
+	}
+	for (b = q->requeued; b; b = next) {
+		next = b->done_next;
+		batch_free(b);
+	}
+	(void)pthread_cond_destroy(&q->cond);
+	(void)pthread_mutex_destroy(&q->mutex);
+	free(q);
+}
+
+const char *
+queue_collector(const struct queue *q)
+{
+	return q->collector;
+}
+
+/* ---- to disk ---- */
+
+static void
+disk_failed(struct queue *q, const struct batch *b, int error)
+{
+	q->disk_failing = true;
+	log_event_limited(LOG_ERR, "spool_error", "spool_error", LOG_U64("batch", b->number),
+			  LOG_STR("error", strerror(-error)),
+			  LOG_STR("hint", "the spool's file system refuses writes; metrics stay in "
+					  "memory until it takes them or the database has them"));
+}
+
+/* As many whole frames from p on as fit into a block; *part tells what they hold. */
+static size_t
+block_cut(const uint8_t *p, size_t len, struct batch_part *part)
+{
+	size_t cut = 0;
+
+	*part = BATCH_PART_NONE;
+	while (cut < len && cut + FRAME_MAX <= BLOCK_BYTES) {
+		uint64_t time_us;
+		struct frame f;
+
+		cut += frame_read(p + cut, &f);
+		time_us = f.time_us;
+		batch_part_add(part, &(struct batch_part){1, time_us, time_us});
+	}
+	return cut;
+}
+
+static int
+write_block(struct batch *b, const uint8_t *p, size_t len, const struct batch_part *part)
+{
+	int r = spool_append(b->file, p, (uint32_t)len, (uint32_t)part->rows, part->min_us,
+			     part->max_us);
+
+	if (r < 0)
+		return r;
+	b->written += len;
+	b->unwritten.rows -= part->rows;
+	if (b->unwritten.rows == 0)
+		b->unwritten = BATCH_PART_NONE;
+	return 0;
+}
+
+/* Brings what is not on disk yet there.  Returns 0 or the error that stopped it. */
+static int
+batch_write(struct queue *q, struct batch *b)
+{
+	int r = 0;
+
+	if (!b->file)
+		r = spool_create(q->spool, b->number, &b->file);
+	while (r == 0 && b->written < b->bytes) {
+		const uint8_t *p = b->data + b->written;
+		struct batch_part part = b->unwritten;
+		size_t len = b->bytes - b->written;
+
+		if (len > BLOCK_BYTES)
+			len = block_cut(p, len, &part);
+		r = write_block(b, p, len, &part);
+	}
+	if (r < 0)
+		disk_failed(q, b, r);
+	return r;
+}
+
+/* The last step of a sealed batch: its summary.  From here on it may live on disk only. */
+static int
+batch_finish(struct queue *q, struct batch *b)
+{
+	int r = batch_write(q, b);
+
+	if (r < 0)
+		return r;
+	r = spool_seal(b->file);
+	if (r < 0) {
+		disk_failed(q, b, r);
+		return r;
+	}
+	b->file = NULL;
+	(void)pthread_mutex_lock(&q->mutex);
+	b->on_disk = true;
+	(void)pthread_mutex_unlock(&q->mutex);
+	return 0;
+}
+
+/* Tries again what a full or failing disk has refused, oldest first. */
+static void
+finish_unfinished(struct queue *q)
+{
+	struct batch *b;
+
+	for (b = q->head; b && q->unfinished; b = b->next) {
+		if (b->on_disk)
+			continue;
+		if (batch_finish(q, b) < 0)
+			return;
+		q->unfinished--;
+	}
+	q->disk_failing = false;
+}
+
+/* ---- syncing ---- */
+
+/* Everything before it stands in blocks of the spool. */
+static uint64_t
+written_position(const struct queue *q)
+{
+	const struct batch *b;
+
+	for (b = q->unfinished ? q->head : NULL; b; b = b->next)
+		if (!b->on_disk)
+			return b->start + b->written;
+	return q->open ? q->open->start + q->open->written : q->position;
+}
+
+static void
+sync_start(struct queue *q)
+{
+	uint64_t position = written_position(q);
+
+	if (q->syncing || position <= q->synced) {
+		q->sync_wanted = q->syncing;
+		return;
+	}
+	q->sync_wanted = false;
+	q->syncing = true;
+	q->sync_position = position;
+	q->sync_ticket = spool_sync(q->spool);
+}
+
+static void
+sync_collect(struct queue *q)
+{
+	int error = 0;
+	uint64_t ticket;
+
+	if (!q->syncing)
+		return;
+	ticket = spool_synced(q->spool, &error);
+	if (error)
+		log_event_limited(LOG_ERR, "spool_error/sync", "spool_error",
+				  LOG_STR("error", strerror(error)),
+				  LOG_STR("hint", "the spool's disk fails to sync; level 1 answers "
+						  "wait until it works or the database has them"));
+	if (ticket < q->sync_ticket)
+		return;
+	q->syncing = false;
+	if (q->sync_position > q->synced)
+		q->synced = q->sync_position;
+	if (q->sync_wanted)
+		sync_start(q);
+}
+
+/* After blocks were written: what the sync mode wants at once. */
+static void
+written(struct queue *q)
+{
+	switch (q->limits.sync) {
+	case CONF_SYNC_ALWAYS:
+		sync_start(q);
+		break;
+	case CONF_SYNC_INTERVAL:
+		break;
+	case CONF_SYNC_NEVER:
+		q->synced = written_position(q);
+		break;
+	}
+}
+
+bool
+queue_safe(struct queue *q)
+{
+	if (!q->spool)
+		return false;
+	finish_unfinished(q);
+	if (written_position(q) < q->position || q->unfinished)
+		return false;
+	if (q->limits.sync == CONF_SYNC_NEVER || q->synced >= q->position)
+		return true;
+	sync_start(q);
+	return false;
+}
+
+uint64_t
+queue_unsafe_rows(struct queue *q)
+{
+	uint64_t rows = q->open ? q->open->unwritten.rows : 0;
+	const struct batch *b;
+
+	for (b = q->head; b; b = b->next)
+		if (!b->on_disk)
+			rows += b->unwritten.rows;
+	return rows;
+}
+
+/* ---- room ---- */
+
+/* Gives up memory of batches that the disk holds for certain, oldest first. */
+static void
+trim_memory(struct queue *q)
+{
+	struct batch *b = q->tail;
+
+	if (!q->spool || q->stats->memory_bytes < DRAINED(q->limits.memory))
+		return;
+	while (b && b->prev && b->prev->data) /* those in memory are the newest */
+		b = b->prev;
+	(void)pthread_mutex_lock(&q->mutex);
+	for (; b && q->stats->memory_bytes >= DRAINED(q->limits.memory); b = b->next) {
+		if (!b->data || b->state != BATCH_SEALED || !b->on_disk || batch_end(b) > q->synced)
+			continue;
+		free(b->data);
+		b->data = NULL;
+		q->stats->memory_bytes -= b->bytes;
+	}
+	(void)pthread_mutex_unlock(&q->mutex);
+	if (b == NULL && q->limits.sync != CONF_SYNC_NEVER && q->synced < q->position)
+		sync_start(q); /* what stays in memory may go once it is synced */
+}
+
+static bool
+has_room(struct queue *q, bool drained)
+{
+	uint64_t memory = drained ? DRAINED(q->limits.memory) : q->limits.memory;
+	uint64_t disk = drained ? DRAINED(q->limits.spool) : q->limits.spool;
+
+	if (q->stats->memory_bytes >= memory)
+		return false;
+	if (!q->spool)
+		return true;
+	q->stats->spool_bytes = spool_bytes(q->spool);
+	return q->stats->spool_bytes < disk && !q->disk_failing;
+}
+
+static void
+become_full(struct queue *q)
+{
+	static const char *const names[] = {"block", "drop_oldest", "drop_newest"};
+
+	q->full = true;
+	q->dropped_since_full = 0;
+	log_event_limited(LOG_WARNING, "buffer_full", "buffer_full",
+			  LOG_STR("overflow", names[q->limits.overflow]),
+			  LOG_U64("buffered", q->stats->buffered),
+			  LOG_U64("memory_bytes", q->stats->memory_bytes),
+			  LOG_U64("spool_bytes", q->stats->spool_bytes),
+			  LOG_BOOL("disk_refuses_writes", q->disk_failing));
+}
+
+static void
+become_drained(struct queue *q)
+{
+	q->full = false;
+	log_event_limited(LOG_INFO, "buffer_drained", "buffer_drained",
+			  LOG_U64("buffered", q->stats->buffered),
+			  LOG_U64("dropped", q->dropped_since_full));
+	q->events.drained(q->events.arg);
+}
+
+/* Brings q->full up to date. */
+static void
+check_room(struct queue *q)
+{
+	if (!has_room(q, q->full))
+		trim_memory(q);
+	if (!q->full && !has_room(q, false))
+		become_full(q);
+	else if (q->full && has_room(q, true))
+		become_drained(q);
+}
+
+/* ---- dropping ---- */
+
+static void
+account_dropped(struct queue *q, uint64_t rows)
+{
+	q->stats->dropped += rows;
+	q->dropped_since_full += rows;
+	log_event_limited(LOG_ERR, "metrics_dropped", "metrics_dropped", LOG_U64("rows", rows),
+			  LOG_U64("dropped", q->stats->dropped));
+}
+
+static void
+forget(struct queue *q, struct batch *b, bool ok)
+{
+	if (!ok && b->number > q->dropped_to)
+		q->dropped_to = b->number;
+	queue_pass_waits(q, b, ok);
+	(void)pthread_mutex_lock(&q->mutex);
+	list_remove(q, b);
+	(void)pthread_mutex_unlock(&q->mutex);
+	if (b->data)
+		q->stats->memory_bytes -= b->bytes;
+	if (!b->on_disk && q->spool)
+		q->unfinished--;
+	if (q->spool && !b->removed && (b->on_disk || b->file))
+		(void)spool_remove(q->spool, b->number, ok && q->limits.keep_ms > 0 && b->on_disk);
+	batch_free(b);
+}
+
+static void
+drop_batch(struct queue *q, struct batch *b)
+{
+	uint64_t rows = b->all.rows;
+
+	if (batch_end(b) > q->synced)
+		queue_fail_waits(q, b);
+	q->stats->buffered -= rows;
+	account_dropped(q, rows);
+	forget(q, b, false);
+}
+
+/* The oldest batch that no writer has.  A writer cannot take it once it is in flight ours. */
+static struct batch *
+seize_oldest(struct queue *q)
+{
+	struct batch *b;
+
+	(void)pthread_mutex_lock(&q->mutex);
+	for (b = q->head; b && b->state != BATCH_SEALED;)
+		b = b->next;
+	if (b)
+		b->state = BATCH_IN_FLIGHT;
+	(void)pthread_mutex_unlock(&q->mutex);
+	return b;
+}
+
+static void
+drop_oldest(struct queue *q)
+{
+	while (q->full) {
+		struct batch *b = seize_oldest(q);
+
+		if (!b && q->open && q->open->all.rows) {
+			queue_seal(q);
+			b = seize_oldest(q);
+		}
+		if (!b)
+			return;
+		drop_batch(q, b);
+		check_room(q);
+	}
+}
+
+/* ---- metrics in ---- */
+
+static bool
+queue_have_number(struct queue *q)
+{
+	if (!q->next_number)
+		q->next_number = q->spool ? spool_number(q->spool) : q->last_number + 1;
+	return q->next_number != 0;
+}
+
+static struct batch *
+queue_open_batch(struct queue *q)
+{
+	struct batch *b;
+
+	if (q->open)
+		return q->open;
+	if (!queue_have_number(q))
+		return NULL;
+	b = batch_new(q->collector, q->next_number);
+	if (!b)
+		return NULL;
+	b->start = q->position;
+	q->last_number = b->number;
+	q->next_number = 0;
+	q->open = b;
+	(void)pthread_mutex_lock(&q->mutex);
+	q->open_number = b->number;
+	(void)pthread_mutex_unlock(&q->mutex);
+	return b;
+}
+
+bool
+queue_accepts(struct queue *q)
+{
+	check_room(q);
+	if (q->limits.overflow != CONF_BLOCK)
+		return true;
+	if (!q->full)
+		return q->open || queue_have_number(q);
+	queue_seal(q); /* nothing more will come: let the writers have it */
+	return false;
+}
+
+/* Is the open batch as large as the settings allow? */
+static bool
+open_is_full(const struct queue *q)
+{
+	return q->open->all.rows >= q->limits.max_rows ||
+	       q->open->bytes + FRAME_MAX > q->limits.max_bytes;
+}
+
+struct queue_room
+queue_room(struct queue *q)
+{
+	/* Without a number for the next batch, this one grows on. */
+	if (q->open && open_is_full(q) && queue_have_number(q))
+		queue_seal(q);
+	if (!q->open)
+		return (struct queue_room){q->limits.max_rows, q->limits.max_bytes};
+	if (open_is_full(q))
+		return (struct queue_room){1, FRAME_MAX};
+	return (struct queue_room){q->limits.max_rows - q->open->all.rows,
+				   q->limits.max_bytes - q->open->bytes};
+}
+
+uint64_t
+queue_append(struct queue *q, const uint8_t *frames, size_t len, const struct batch_part *part)
+{
+	struct batch *b;
+
+	q->stats->received += part->rows;
+	if (q->limits.overflow != CONF_BLOCK)
+		check_room(q);
+	if (q->full && q->limits.overflow == CONF_DROP_OLDEST)
+		drop_oldest(q);
+	b = q->full && q->limits.overflow == CONF_DROP_NEWEST ? NULL : queue_open_batch(q);
+	if (!b || batch_append(b, frames, len, part) < 0) {
+		account_dropped(q, part->rows);
+		return 0;
+	}
+	q->position += len;
+	q->stats->buffered += part->rows;
+	q->stats->memory_bytes += len;
+	return b->number;
+}
+
+void
+queue_seal(struct queue *q)
+{
+	struct batch *b = q->open;
+
+	if (!b || !b->all.rows)
+		return;
+	batch_trim(b);
+	if (q->spool && batch_finish(q, b) < 0)
+		q->unfinished++;
+	q->open = NULL;
+	if (q->spool)
+		written(q);
+	(void)pthread_mutex_lock(&q->mutex);
+	b->state = BATCH_SEALED;
+	list_insert(q, b);
+	q->open_number = UINT64_MAX;
+	(void)pthread_cond_signal(&q->cond);
+	(void)pthread_mutex_unlock(&q->mutex);
+}
+
+/* ---- the turn ---- */
+
+/*
+ * A level-2 waiter on the open batch has it sealed once a writer is free to take it;
+ * until then others may join.  The writer that becomes free wakes the loop.
+ */
+static void
+flush_for_waits(struct queue *q)
+{
+	uint64_t next_ms = UINT64_MAX;
+	bool flush;
+
+	if (!q->open || !q->open->waits)
+		return;
+	(void)pthread_mutex_lock(&q->mutex);
+	flush = q->idle > 0 && !queue_ready(q, clock_ms(), &next_ms);
+	q->flush_wanted = !flush;
+	(void)pthread_mutex_unlock(&q->mutex);
+	if (flush)
+		queue_seal(q);
+}
+
+void
+queue_turn(struct queue *q)
+{
+	flush_for_waits(q);
+	if (q->spool && q->open && q->open->written < q->open->bytes) {
+		/* With older batches waiting for the disk, this one waits behind them. */
+		if (!q->disk_failing && batch_write(q, q->open) == 0)
+			written(q);
+	}
+	queue_release_waits(q);
+	if (q->stats->memory_bytes >= DRAINED(q->limits.memory))
+		check_room(q);
+	assert(stats_conserved(q->stats));
+}
+
+void
+queue_tick(struct queue *q)
+{
+	if (q->spool) {
+		finish_unfinished(q);
+		if (!q->disk_failing && q->open && batch_write(q, q->open) == 0)
+			written(q);
+		if (q->limits.sync != CONF_SYNC_NEVER)
+			sync_start(q);
+		if (q->limits.keep_ms)
+			spool_prune(q->spool, q->limits.keep_ms);
+		q->stats->spool_bytes = spool_bytes(q->spool);
+		queue_release_waits(q);
+	}
+	check_room(q);
+}
+
+/* ---- completions ---- */
+
+static void
+collect_done(struct queue *q, struct batch *b)
+{
+	assert(b->all.rows == b->stored + b->rejected + b->lost);
+	q->stats->buffered -= b->all.rows;
+	q->stats->stored += b->stored;
+	q->stats->rejected += b->rejected;
+	q->stats->batches_stored++;
+	q->stats->batches_repeated += b->repeated;
+	if (b->lost)
+		account_dropped(q, b->lost);
+	forget(q, b, b->lost == 0);
+}
+
+void
+queue_collect(struct queue *q)
+{
+	struct batch *done, *requeued, *b;
+
+	(void)pthread_mutex_lock(&q->mutex);
+	done = q->done;
+	requeued = q->requeued;
+	q->done = NULL;
+	q->requeued = NULL;
+	for (b = requeued; b; b = requeued) {
+		requeued = b->done_next;
+		list_insert(q, b);
+		account_recovered(q, b->all.rows);
+		(void)pthread_cond_signal(&q->cond);
+	}
+	q->stats->store_retries = q->retries;
+	(void)pthread_mutex_unlock(&q->mutex);
+	for (b = done; b; b = done) {
+		done = b->done_next;
+		collect_done(q, b);
+	}
+	if (q->spool)
+		sync_collect(q);
+	queue_release_waits(q);
+	check_room(q);
+	assert(stats_conserved(q->stats));
+}

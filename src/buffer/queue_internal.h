@@ -1,0 +1,87 @@
+/*
+ * queue_internal.h - what queue.c (the loop's side), queue_wait.c (sync frames)
+ * and queue_writer.c (the writers' side) share.  Nobody else includes it.
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "buffer/queue.h"
+
+struct queue_limits {
+	uint64_t max_rows;
+	uint64_t max_bytes;
+	uint64_t memory;
+	uint64_t spool;
+	uint64_t keep_ms;
+	enum conf_overflow overflow;
+	enum conf_sync sync;
+};
+
+struct queue {
+	/* set once */
+	struct stats *stats; /* borrowed; loop thread */
+	struct spool *spool; /* borrowed; NULL = memory only */
+	struct queue_events events;
+	char collector[UUID_TEXT];
+	struct queue_limits limits; /* loop thread; keep_ms also under the mutex */
+
+	/*
+	 * The stream of all bytes, as positions:
+	 *
+	 *	stored ... | on disk, synced | written | in memory only |
+	 *	                             ^synced                    ^position
+	 */
+	uint64_t position; /* appended */
+	uint64_t synced;   /* everything before it is synced (or written, with sync = never) */
+	bool syncing;      /* a sync is under way ... */
+	uint64_t sync_ticket;
+	uint64_t sync_position; /* ... which covers this much */
+	bool sync_wanted;       /* another one must follow it */
+
+	struct batch *open;   /* NULL between a seal and the next append */
+	uint64_t last_number; /* of the newest batch there has been */
+	uint64_t next_number; /* fetched ahead; 0 = none */
+	size_t unfinished;    /* sealed batches that the disk has not taken whole */
+	bool disk_failing;
+	bool full;
+	uint64_t dropped_since_full;
+	uint64_t dropped_to;           /* the greatest number of a batch that lost metrics */
+	struct queue_wait *waits_head; /* level 1, by position */
+	struct queue_wait **waits_tail;
+
+	/*
+	 * Shared with the writers, under the mutex.  Only the loop links and unlinks
+	 * batches, so it may walk the list without the mutex.
+	 */
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	struct batch *head, *tail; /* sealed and in flight, by number */
+	struct batch *done;        /* completions, newest first */
+	struct batch *requeued;    /* kept batches that must be stored again */
+	uint64_t open_number;      /* every batch from here on is the loop's; for the floor */
+	unsigned idle;             /* writers that wait in queue_take() */
+	uint64_t retries;          /* batches that came back */
+	unsigned kicks;            /* generation: a change ends every sleep */
+	bool newest_next;          /* which end queue_take() serves next */
+	bool flush_wanted;         /* wake the loop when a writer becomes idle */
+};
+
+/*
+ * The batch that a writer would get now, NULL when there is none; *next_ms becomes the
+ * time at which a returned batch may be tried again, if that is earlier.  The mutex is held.
+ */
+struct batch *queue_ready(const struct queue *q, uint64_t now_ms, uint64_t *next_ms);
+
+/* queue_wait.c; loop thread */
+uint64_t queue_durable(struct queue *q);   /* everything before it is on disk or stored */
+void queue_release_waits(struct queue *q); /* level 1 */
+void queue_pass_waits(struct queue *q, struct batch *b,
+		      bool ok);                                /* level 2; b is to leave the list */
+void queue_fail_waits(struct queue *q, const struct batch *b); /* level 1; b is dropped */
+
+static inline uint64_t
+batch_end(const struct batch *b)
+{
+	return b->start + b->bytes;
+}

@@ -1,0 +1,301 @@
+/* queue_writer.c - the writer threads' side of the queue. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "buffer/queue_internal.h"
+#include "service/clock.h"
+#include "service/log.h"
+
+static struct batch *
+ready_from(struct batch *b, bool newest, uint64_t now_ms, uint64_t *next_ms)
+{
+	for (; b; b = newest ? b->prev : b->next) {
+		if (b->state != BATCH_SEALED)
+			continue;
+		if (b->not_before_ms <= now_ms)
+			return b;
+		if (b->not_before_ms < *next_ms)
+			*next_ms = b->not_before_ms;
+	}
+	return NULL;
+}
+
+struct batch *
+queue_ready(const struct queue *q, uint64_t now_ms, uint64_t *next_ms)
+{
+	return ready_from(q->newest_next ? q->tail : q->head, q->newest_next, now_ms, next_ms);
+}
+
+static struct timespec
+timespec_from_ms(uint64_t ms)
+{
+	return (struct timespec){.tv_sec = (time_t)(ms / 1000),
+				 .tv_nsec = (long)(ms % 1000) * 1000000};
+}
+
+static void
+wait_until(struct queue *q, uint64_t ms)
+{
+	struct timespec ts = timespec_from_ms(ms);
+
+	(void)pthread_cond_timedwait(&q->cond, &q->mutex, &ts);
+}
+
+struct batch *
+queue_take(struct queue *q, const atomic_int *stop, uint64_t timeout_ms)
+{
+	uint64_t now_ms = clock_ms();
+	uint64_t deadline_ms = now_ms + timeout_ms;
+	struct batch *b = NULL;
+	unsigned kicks;
+
+	(void)pthread_mutex_lock(&q->mutex);
+	kicks = q->kicks;
+	while (!atomic_load(stop) && kicks == q->kicks) {
+		uint64_t until_ms = deadline_ms;
+
+		b = queue_ready(q, now_ms, &until_ms);
+		if (b || now_ms >= deadline_ms)
+			break;
+		q->idle++;
+		if (q->flush_wanted) {
+			q->flush_wanted = false;
+			q->events.wake(q->events.arg);
+		}
+		wait_until(q, until_ms);
+		q->idle--;
+		now_ms = clock_ms();
+	}
+	if (b) {
+		b->state = BATCH_IN_FLIGHT;
+		q->newest_next = !q->newest_next;
+	}
+	(void)pthread_mutex_unlock(&q->mutex);
+	return b;
+}
+
+void
+queue_sleep(struct queue *q, const atomic_int *stop, uint64_t ms)
+{
+	uint64_t deadline_ms = clock_ms() + ms;
+	unsigned kicks;
+
+	(void)pthread_mutex_lock(&q->mutex);
+	kicks = q->kicks;
+	while (!atomic_load(stop) && kicks == q->kicks && clock_ms() < deadline_ms)
+		wait_until(q, deadline_ms);
+	(void)pthread_mutex_unlock(&q->mutex);
+}
+
+void
+queue_kick(struct queue *q)
+{
+	(void)pthread_mutex_lock(&q->mutex);
+	q->kicks++;
+	(void)pthread_cond_broadcast(&q->cond);
+	(void)pthread_mutex_unlock(&q->mutex);
+}
+
+int
+queue_load(struct queue *q, struct batch *b, struct batch_view *ret)
+{
+	int r;
+
+	*ret = (struct batch_view){.collector = b->collector, .number = b->number};
+	if (b->data) {
+		ret->rows = b->all.rows;
+		ret->min_us = b->all.min_us;
+		ret->max_us = b->all.max_us;
+		ret->data = b->data;
+		ret->bytes = b->bytes;
+		b->lost = 0;
+		return 0;
+	}
+	if (!b->loaded) {
+		r = spool_read(q->spool, b->number, &b->loaded, &b->content);
+		if (r == -ENODATA || r == -ENOENT) {
+			b->lost = b->all.rows;
+			return -ENODATA;
+		}
+		if (r < 0)
+			return r;
+	}
+	ret->rows = b->content.rows;
+	ret->min_us = b->content.min_us;
+	ret->max_us = b->content.max_us;
+	ret->data = b->loaded;
+	ret->bytes = b->content.bytes;
+	b->lost = b->all.rows > ret->rows ? b->all.rows - ret->rows : 0;
+	return 0;
+}
+
+void
+queue_done(struct queue *q, struct batch *b)
+{
+	bool on_disk, keep;
+
+	free(b->loaded);
+	b->loaded = NULL;
+	(void)pthread_mutex_lock(&q->mutex);
+	on_disk = b->on_disk;
+	keep = q->limits.keep_ms > 0 && b->lost < b->all.rows;
+	(void)pthread_mutex_unlock(&q->mutex);
+	if (on_disk) {
+		int r = spool_remove(q->spool, b->number, keep);
+
+		/* Harmless: the ledger recognises it when the next start sends it again. */
+		if (r < 0 && r != -ENOENT)
+			log_event_limited(LOG_WARNING, "spool_error/remove", "spool_error",
+					  LOG_U64("batch", b->number),
+					  LOG_STR("error", strerror(-r)));
+	}
+	(void)pthread_mutex_lock(&q->mutex);
+	b->removed = on_disk;
+	b->done_next = q->done;
+	q->done = b;
+	(void)pthread_mutex_unlock(&q->mutex);
+	q->events.wake(q->events.arg);
+}
+
+void
+queue_return(struct queue *q, struct batch *b, uint64_t after_ms)
+{
+	/* What was read back with damage is kept: reading again would report it again. */
+	if (b->lost == 0) {
+		free(b->loaded);
+		b->loaded = NULL;
+	}
+	(void)pthread_mutex_lock(&q->mutex);
+	b->state = BATCH_SEALED;
+	b->not_before_ms = after_ms ? clock_ms() + after_ms : 0;
+	q->retries++;
+	(void)pthread_cond_signal(&q->cond);
+	(void)pthread_mutex_unlock(&q->mutex);
+}
+
+uint64_t
+queue_floor(struct queue *q)
+{
+	const struct batch *b;
+	uint64_t number;
+
+	(void)pthread_mutex_lock(&q->mutex);
+	number = q->open_number;
+	for (b = q->head; b; b = b->next) /* the head is the smallest, by number */
+		if (b->number < number) {
+			number = b->number;
+			break;
+		}
+	for (b = q->requeued; b; b = b->done_next)
+		if (b->number < number)
+			number = b->number;
+	(void)pthread_mutex_unlock(&q->mutex);
+	return number;
+}
+
+/* ---- batches that buffer.keep keeps ---- */
+
+struct kept_list {
+	const char *collector;
+	uint64_t *numbers;
+	size_t n;
+	size_t size;
+	int error;
+};
+
+static void
+kept_add(void *arg, const struct spool_header *h)
+{
+	struct kept_list *l = arg;
+
+	if (strcmp(h->collector, l->collector) != 0 || l->error)
+		return;
+	if (l->n == l->size) {
+		size_t size = l->size ? l->size * 2 : 64;
+		uint64_t *numbers = reallocarray(l->numbers, size, sizeof(*numbers));
+
+		if (!numbers) {
+			l->error = -ENOMEM;
+			return;
+		}
+		l->numbers = numbers;
+		l->size = size;
+	}
+	l->numbers[l->n++] = h->number;
+}
+
+static int
+number_compare(const void *a, const void *b)
+{
+	uint64_t x, y;
+
+	memcpy(&x, a, sizeof(x));
+	memcpy(&y, b, sizeof(y));
+	return x < y ? -1 : x > y;
+}
+
+int
+queue_kept(struct queue *q, uint64_t **numbers, size_t *n)
+{
+	struct kept_list l = {.collector = q->collector};
+	int r;
+
+	*numbers = NULL;
+	*n = 0;
+	if (!q->spool)
+		return 0;
+	r = spool_kept(q->spool, kept_add, &l);
+	if (r == 0)
+		r = l.error;
+	if (r < 0) {
+		free(l.numbers);
+		return r;
+	}
+	if (l.n)
+		qsort(l.numbers, l.n, sizeof(*l.numbers), number_compare);
+	*numbers = l.numbers;
+	*n = l.n;
+	return 0;
+}
+
+struct requeue {
+	struct queue *q;
+	const uint64_t *numbers; /* borrowed, sorted */
+	size_t n;
+	size_t done;
+};
+
+static void
+requeue_one(void *arg, const struct spool_header *h)
+{
+	struct requeue *req = arg;
+	struct queue *q = req->q;
+	struct batch *b;
+
+	if (strcmp(h->collector, q->collector) != 0 ||
+	    !bsearch(&h->number, req->numbers, req->n, sizeof(*req->numbers), number_compare))
+		return;
+	b = batch_new_on_disk(h);
+	if (!b || spool_unkeep(q->spool, h->number) < 0) {
+		batch_free(b);
+		return;
+	}
+	(void)pthread_mutex_lock(&q->mutex);
+	b->done_next = q->requeued;
+	q->requeued = b;
+	(void)pthread_mutex_unlock(&q->mutex);
+	req->done++;
+}
+
+size_t
+queue_requeue(struct queue *q, const uint64_t *numbers, size_t n)
+{
+	struct requeue req = {.q = q, .numbers = numbers, .n = n};
+
+	if (n)
+		(void)spool_kept(q->spool, requeue_one, &req);
+	if (req.done)
+		q->events.wake(q->events.arg);
+	return req.done;
+}
