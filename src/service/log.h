@@ -21,6 +21,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <syslog.h>
 
@@ -83,7 +84,7 @@ void log_close(void); /* writes what rate limits still hold back */
  */
 void log_fields(int level, const char *event, const struct log_field *fields);
 #define log_event(level, event, ...) \
-	log_fields((level), (event), (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ) LOG_END})
+	log_fields((level), (event), (const struct log_field[]){LOG_NONE, ##__VA_ARGS__, LOG_END})
 
 /*
  * The same, at most once a second for each kind (a static string, such as
@@ -95,7 +96,7 @@ void log_fields(int level, const char *event, const struct log_field *fields);
 void log_limited(int level, const char *kind, const char *event, const struct log_field *fields);
 #define log_event_limited(level, kind, event, ...) \
 	log_limited((level), (kind), (event),      \
-		    (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ) LOG_END})
+		    (const struct log_field[]){LOG_NONE, ##__VA_ARGS__, LOG_END})
 void log_tick(void);
 
 /* An event named "debug" with a "message"; for developers. */
