@@ -439,6 +439,14 @@ trim_memory(struct queue *q)
 }
 
 static bool
+queue_have_number(struct queue *q)
+{
+	if (!q->next_number)
+		q->next_number = q->spool ? spool_number(q->spool) : q->last_number + 1;
+	return q->next_number != 0;
+}
+
+static bool
 has_room(struct queue *q, bool drained)
 {
 	uint64_t memory = drained ? DRAINED(q->limits.memory) : q->limits.memory;
@@ -449,7 +457,7 @@ has_room(struct queue *q, bool drained)
 	if (!q->spool)
 		return true;
 	q->stats->spool_bytes = spool_bytes(q->spool);
-	return q->stats->spool_bytes < disk && !q->disk_failing;
+	return q->stats->spool_bytes < disk && !q->disk_failing && (q->open || queue_have_number(q));
 }
 
 static void
@@ -564,14 +572,6 @@ drop_oldest(struct queue *q)
 
 /* ---- metrics in ---- */
 
-static bool
-queue_have_number(struct queue *q)
-{
-	if (!q->next_number)
-		q->next_number = q->spool ? spool_number(q->spool) : q->last_number + 1;
-	return q->next_number != 0;
-}
-
 static struct batch *
 queue_open_batch(struct queue *q)
 {
@@ -601,7 +601,7 @@ queue_accepts(struct queue *q)
 	if (q->limits.overflow != CONF_BLOCK)
 		return true;
 	if (!q->full)
-		return q->open || queue_have_number(q);
+		return true;
 	queue_seal(q); /* nothing more will come: let the writers have it */
 	return false;
 }

@@ -1,0 +1,54 @@
+/*
+ * client.h - the connections that senders hold.
+ *
+ * Reads frames into one shared buffer, judges them, and appends whole runs of valid ones to
+ * the queue in one copy.  Of each connection only an unfinished frame is kept (271 bytes at
+ * most), so that an idle one costs less than 1 KiB.
+ *
+ *	        ┌────────── queue full ─────────┐
+ *	        v                               │
+ *	     PAUSED ──── queue drained ────> OPEN ── end of stream, stop ──> ENDING ──> CLOSED
+ *	                                        └── error, protocol error ─────────────^
+ *
+ * ENDING: nothing is read any more; closes once the last sync frame has its answer.
+ * Answers are sent in the order of the questions.  A client with CLIENT_SYNCS_MAX questions
+ * open is not read until it takes answers.
+ *
+ * Everything here runs in the loop thread.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <sys/socket.h>
+
+#include "buffer/queue.h"
+#include "net/loop.h"
+#include "service/conf.h"
+#include "service/stats.h"
+
+#define CLIENT_SYNCS_MAX 256
+
+struct clients;
+
+/* All arguments are borrowed, except conf, of which it takes a reference. */
+int clients_new(struct loop *loop, struct queue *q, struct stats *stats, struct conf *conf,
+		struct clients **ret);
+void clients_free(struct clients *cs); /* closes all; NULL is fine */
+
+/* Applies changed settings to the connections that are open, too. */
+void clients_set_conf(struct clients *cs, struct conf *conf);
+
+/* Takes a connected socket; closes it when the peer is not allowed or max_clients is reached. */
+void clients_accept(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t len);
+
+/* The queue accepts metrics again. */
+void clients_resume(struct clients *cs);
+
+/* Once a second: closes those that were silent for client_timeout. */
+void clients_tick(struct clients *cs);
+
+/* Stop: reads what is in the sockets by now, then no more; answers are still given. */
+void clients_drain(struct clients *cs);
+
+/* How many sync frames wait for their answer. */
+size_t clients_waiting(const struct clients *cs);
