@@ -1,0 +1,97 @@
+/* main.c - options, settings, and off it goes. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "config.h"
+#include "server.h"
+#include "service/conf.h"
+#include "service/log.h"
+
+#define EXIT_USAGE 2
+#define OVERRIDES_MAX 256
+
+static void
+usage(FILE *out)
+{
+	(void)fputs(
+	    "Usage: metric-collectord [-c FILE] [-o KEY=VALUE]... [-t] [-V] [-h]\n"
+	    "\n"
+	    "Receives metrics over TCP and stores them in TimescaleDB, PostgreSQL or SQLite.\n"
+	    "\n"
+	    "  -c FILE       read FILE instead of the default configuration\n"
+	    "  -o KEY=VALUE  set one key, such as batch.interval=1 (after file and environment)\n"
+	    "  -t            check the configuration and exit\n"
+	    "  -V            print the version and exit\n"
+	    "  -h            print this text and exit\n"
+	    "\n"
+	    "It stays in the foreground and logs to stderr or the journal.\n"
+	    "See metric-collectord(8) and metric-collectord.conf(5).\n",
+	    out);
+}
+
+static void
+report(void *arg, const char *line)
+{
+	(void)arg;
+	(void)fprintf(stderr, "metric-collectord: %s\n", line);
+}
+
+static int
+check(const struct conf *conf)
+{
+	if (conf->file)
+		(void)printf("%s: configuration OK\n", conf->file);
+	else
+		(void)printf("%s: not there, defaults: configuration OK\n", conf_default_file);
+	return EXIT_SUCCESS;
+}
+
+int
+main(int argc, char *argv[])
+{
+	static const char *overrides[OVERRIDES_MAX];
+	struct conf_source source = {.overrides = overrides};
+	bool test = false;
+	struct conf *conf;
+	int opt, status;
+
+	while ((opt = getopt(argc, argv, "c:o:tVh")) != -1) {
+		switch (opt) {
+		case 'c':
+			source.file = optarg;
+			break;
+		case 'o':
+			if (source.n_overrides == OVERRIDES_MAX) {
+				(void)fprintf(stderr,
+					      "metric-collectord: more than %d -o options\n",
+					      OVERRIDES_MAX);
+				return EXIT_USAGE;
+			}
+			overrides[source.n_overrides++] = optarg;
+			break;
+		case 't':
+			test = true;
+			break;
+		case 'V':
+			(void)puts(PACKAGE_STRING);
+			return EXIT_SUCCESS;
+		case 'h':
+			usage(stdout);
+			return EXIT_SUCCESS;
+		default:
+			usage(stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (optind < argc) {
+		(void)fprintf(stderr, "metric-collectord: unexpected argument: %s\n", argv[optind]);
+		usage(stderr);
+		return EXIT_USAGE;
+	}
+	if (conf_load(&source, report, NULL, &conf) < 0)
+		return test ? EXIT_FAILURE : EXIT_USAGE;
+	status = test ? check(conf) : server_run(&source, conf);
+	conf_unref(conf);
+	return status;
+}

@@ -1,0 +1,226 @@
+#include "net/listeners.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "service/log.h"
+
+#define STOP_ACCEPTS 4096 /* connections taken from a backlog at stop, at the most */
+
+struct entry {
+	struct entry *next;
+	char *text; /* as configured; NULL for a socket of systemd's */
+	struct listener *listener;
+	bool keep; /* scratch of a reload */
+};
+
+struct listeners {
+	struct loop *loop; /* borrowed */
+	listener_accept_fn *fn;
+	void *arg;
+	struct entry *entries;
+	bool inherited;
+};
+
+static void
+entry_free(struct entry *e)
+{
+	if (!e)
+		return;
+	listener_free(e->listener);
+	free(e->text);
+	free(e);
+}
+
+static void
+entry_add(struct listeners *ls, struct entry *e, const char *name)
+{
+	char buf[ADDRESS_TEXT_MAX];
+
+	e->next = ls->entries;
+	ls->entries = e;
+	log_event(LOG_INFO, "listening", LOG_STR("address", listener_address(e->listener, buf)),
+		  LOG_STR("name", name));
+}
+
+static void
+listen_failed(const char *address, int error)
+{
+	log_event(LOG_ERR, "listen_failed", LOG_STR("address", address),
+		  LOG_STR("error", strerror(-error)));
+}
+
+static int
+entry_open(struct listeners *ls, const char *text)
+{
+	struct entry *e = calloc(1, sizeof(*e));
+	struct address address;
+	const char *why;
+	int r = -ENOMEM;
+
+	if (!e)
+		return r;
+	e->text = strdup(text);
+	if (e->text)
+		r = address_parse(text, &address, &why);
+	if (r == 0)
+		r = listener_new(ls->loop, &address, ls->fn, ls->arg, &e->listener);
+	if (r < 0) {
+		entry_free(e);
+		return r;
+	}
+	entry_add(ls, e, NULL);
+	return 0;
+}
+
+/* ---- sockets of systemd's ---- */
+
+static int
+entry_inherit(struct listeners *ls, int fd, const char *name)
+{
+	struct entry *e;
+	int r;
+
+	if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0) {
+		log_event(LOG_ERR, "listen_failed", LOG_STR("name", name),
+			  LOG_STR("error", "the supervisor passed something that is not a "
+					   "listening stream socket"));
+		(void)close(fd);
+		return -EINVAL;
+	}
+	e = calloc(1, sizeof(*e));
+	if (!e)
+		return -ENOMEM;
+	r = listener_inherit(ls->loop, fd, ls->fn, ls->arg, &e->listener);
+	if (r < 0) {
+		listen_failed(name, r);
+		entry_free(e);
+		return r;
+	}
+	entry_add(ls, e, name);
+	return 0;
+}
+
+static int
+listeners_inherit(struct listeners *ls)
+{
+	char **names = NULL;
+	int n = sd_listen_fds_with_names(1, &names);
+	int r = 0;
+	int i;
+
+	for (i = 0; i < n && r == 0; i++)
+		r = entry_inherit(ls, SD_LISTEN_FDS_START + i, names[i]);
+	for (i = 0; i < n; i++)
+		free(names[i]);
+	free(names);
+	ls->inherited = n > 0;
+	return n < 0 ? n : r;
+}
+
+/* ---- the set ---- */
+
+int
+listeners_new(struct loop *loop, const struct conf *conf, listener_accept_fn *fn, void *arg,
+	      struct listeners **ret)
+{
+	struct listeners *ls = calloc(1, sizeof(*ls));
+	size_t i;
+	int r;
+
+	if (!ls)
+		return -ENOMEM;
+	ls->loop = loop;
+	ls->fn = fn;
+	ls->arg = arg;
+	r = listeners_inherit(ls);
+	for (i = 0; r == 0 && !ls->inherited && i < conf->listen.n; i++) {
+		r = entry_open(ls, conf->listen.items[i]);
+		if (r < 0)
+			listen_failed(conf->listen.items[i], r);
+	}
+	if (r < 0) {
+		listeners_free(ls);
+		return r;
+	}
+	*ret = ls;
+	return 0;
+}
+
+void
+listeners_free(struct listeners *ls)
+{
+	if (!ls)
+		return;
+	while (ls->entries) {
+		struct entry *e = ls->entries;
+
+		ls->entries = e->next;
+		entry_free(e);
+	}
+	free(ls);
+}
+
+static struct entry *
+entry_find(const struct listeners *ls, const char *text)
+{
+	struct entry *e = ls->entries;
+
+	while (e && (!e->text || strcmp(e->text, text) != 0))
+		e = e->next;
+	return e;
+}
+
+static void
+close_unkept(struct listeners *ls)
+{
+	struct entry **link = &ls->entries;
+
+	while (*link) {
+		struct entry *e = *link;
+
+		if (e->keep) {
+			e->keep = false;
+			link = &e->next;
+			continue;
+		}
+		*link = e->next;
+		listener_stop(e->listener, STOP_ACCEPTS);
+		entry_free(e);
+	}
+}
+
+void
+listeners_set_conf(struct listeners *ls, const struct conf *conf)
+{
+	struct entry *e;
+	size_t i;
+
+	if (ls->inherited)
+		return;
+	for (i = 0; i < conf->listen.n; i++) {
+		e = entry_find(ls, conf->listen.items[i]);
+		if (e)
+			e->keep = true;
+	}
+	/* Old ones first: a new address may overlap one of them. */
+	close_unkept(ls);
+	for (i = 0; i < conf->listen.n; i++) {
+		int r;
+
+		if (entry_find(ls, conf->listen.items[i]))
+			continue;
+		r = entry_open(ls, conf->listen.items[i]);
+		if (r < 0)
+			listen_failed(conf->listen.items[i], r);
+	}
+}
+
+void
+listeners_stop(struct listeners *ls)
+{
+	close_unkept(ls);
+}

@@ -1,0 +1,540 @@
+#include "server.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "buffer/queue.h"
+#include "buffer/spool.h"
+#include "config.h"
+#include "net/client.h"
+#include "net/listeners.h"
+#include "net/loop.h"
+#include "service/clock.h"
+#include "service/log.h"
+#include "service/notify.h"
+#include "service/stats.h"
+#include "store/writer.h"
+
+#define TICK_MS 1000
+#define WRITERS_END_MS 2000 /* a writer that does not end by then hangs in a name server's answer \
+			     */
+#define OTHER_DESCRIPTORS 256 /* beside clients: listeners, spool, database, libraries */
+
+enum server_state { SERVER_STARTING, SERVER_RUNNING, SERVER_STOPPING, SERVER_DONE };
+
+struct server {
+	enum server_state state;
+	const struct conf_source *source; /* borrowed */
+	struct conf *conf;                /* a reference */
+	struct stats stats;
+	struct loop *loop;
+	struct spool *spool; /* NULL without one */
+	struct queue *queue;
+	struct clients *clients;
+	struct listeners *listeners;
+	struct writers *writers; /* NULL while a reload waits for the old ones to end */
+	struct writers *ending;  /* those of the configuration before */
+
+	struct loop_signals signals;
+	struct loop_event wake; /* the queue or a writer has news */
+	struct loop_timer flush;
+	struct loop_timer tick;
+	struct loop_timer watchdog;
+	uint64_t deadline_ms;   /* of the stop */
+	uint64_t last_received; /* for the rate in the status line */
+	bool timers_made;
+	bool at_once; /* second signal */
+};
+
+/* ---- callbacks from other parts ---- */
+
+static void
+wake_from_any_thread(void *arg)
+{
+	struct server *s = arg;
+
+	loop_event_raise(&s->wake);
+}
+
+static void
+queue_drained(void *arg)
+{
+	struct server *s = arg;
+
+	if (s->clients)
+		clients_resume(s->clients);
+}
+
+static void
+client_connected(void *arg, int fd, const struct sockaddr *sa, socklen_t len)
+{
+	struct server *s = arg;
+
+	clients_accept(s->clients, fd, sa, len);
+}
+
+static void
+flush_due(void *arg)
+{
+	struct server *s = arg;
+
+	queue_seal(s->queue);
+}
+
+static void
+watchdog_due(void *arg)
+{
+	(void)arg;
+	notify_watchdog(); /* from the loop, so only while it turns */
+}
+
+/* ---- writers ---- */
+
+static int
+server_start_writers(struct server *s)
+{
+	int r;
+
+	if (s->ending || s->writers)
+		return 0;
+	r = writers_start(s->conf, s->queue, wake_from_any_thread, s, &s->writers);
+	if (r < 0)
+		log_event(LOG_ERR, "writers_failed", LOG_STR("error", strerror(-r)));
+	return r;
+}
+
+/* Frees writers of an earlier configuration once they have ended, and starts the next. */
+static void
+server_replace_writers(struct server *s)
+{
+	if (s->ending && writers_ended(s->ending)) {
+		writers_free(s->ending);
+		s->ending = NULL;
+	}
+	if (s->state == SERVER_RUNNING && !s->ending && !s->writers)
+		(void)server_start_writers(s); /* the tick tries again */
+}
+
+static const char *
+database_status(const struct server *s)
+{
+	return s->writers ? writers_status_name(writers_status(s->writers)) : "reconnecting";
+}
+
+static void
+server_woken(void *arg)
+{
+	struct server *s = arg;
+
+	queue_collect(s->queue);
+	server_replace_writers(s);
+}
+
+/* ---- status line ---- */
+
+/* 12410 -> "12,410" */
+static const char *
+thousands(uint64_t n, char buf[32])
+{
+	char digits[24];
+	int len = snprintf(digits, sizeof(digits), "%llu", (unsigned long long)n);
+	char *p = buf;
+	int i;
+
+	for (i = 0; i < len; i++) {
+		if (i && (len - i) % 3 == 0)
+			*p++ = ',';
+		*p++ = digits[i];
+	}
+	*p = '\0';
+	return buf;
+}
+
+static void
+server_status(struct server *s)
+{
+	char rate[32], clients[32], batches[32];
+	uint64_t received = s->stats.received - s->last_received;
+
+	s->last_received = s->stats.received;
+	notify_status("%s %s metrics/s from %s clients; database %s; %s batches waiting",
+		      s->state == SERVER_STOPPING ? "stopping;" : "receiving",
+		      thousands(received * 1000 / TICK_MS, rate),
+		      thousands(s->stats.clients, clients), database_status(s),
+		      thousands(s->stats.batches_waiting, batches));
+}
+
+static void
+tick_due(void *arg)
+{
+	struct server *s = arg;
+
+	queue_tick(s->queue);
+	if (s->clients)
+		clients_tick(s->clients);
+	server_replace_writers(s);
+	server_status(s);
+	log_tick();
+}
+
+/* ---- stop ---- */
+
+static void
+server_stop(struct server *s, const char *why)
+{
+	log_event(LOG_INFO, "stopping", LOG_STR("reason", why),
+		  LOG_U64("buffered", s->stats.buffered));
+	notify_stopping();
+	s->state = SERVER_STOPPING;
+	s->deadline_ms = clock_ms() + SERVER_STOP_MS;
+	listeners_stop(s->listeners);
+	clients_drain(s->clients);
+	queue_seal(s->queue);
+	queue_kick(s->queue); /* who waits for a database tries it once more */
+}
+
+/* Is there nothing left that waiting could improve? */
+static bool
+server_may_end(struct server *s)
+{
+	enum writers_status status = s->writers ? writers_status(s->writers) : WRITERS_CONNECTING;
+
+	if (s->at_once || clock_ms() >= s->deadline_ms)
+		return true;
+	if (s->stats.buffered == 0)
+		return clients_waiting(s->clients) == 0;
+	/* Without a database, what is safe in the spool is as good as it gets. */
+	return (status == WRITERS_UNAVAILABLE || status == WRITERS_HELD) && queue_safe(s->queue);
+}
+
+/* The end-of-turn hook. */
+static void
+server_turn(void *arg)
+{
+	struct server *s = arg;
+
+	if (s->state == SERVER_STOPPING)
+		queue_seal(s->queue); /* what answers have made room for */
+	queue_turn(s->queue);
+	if (s->state == SERVER_STOPPING && server_may_end(s))
+		s->state = SERVER_DONE;
+}
+
+/* ---- reload ---- */
+
+struct changes {
+	bool writers;
+	unsigned restart;
+};
+
+static void
+change_seen(void *arg, const char *key, bool restart)
+{
+	struct changes *ch = arg;
+
+	if (restart) {
+		ch->restart++;
+		log_event(LOG_WARNING, "restart_required", LOG_STR("key", key));
+	}
+	if (strncmp(key, "database.", 9) == 0 || strncmp(key, "table.", 6) == 0 ||
+	    strcmp(key, "buffer.keep") == 0 || strcmp(key, "batch.interval") == 0)
+		ch->writers = true;
+}
+
+static void
+reload_error(void *arg, const char *line)
+{
+	(void)arg;
+	log_event(LOG_ERR, "reload_failed", LOG_STR("error", line));
+}
+
+static void raise_descriptor_limit(const struct conf *conf);
+
+static void
+server_apply(struct server *s, struct conf *conf)
+{
+	struct changes ch = {0};
+
+	conf_diff(s->conf, conf, change_seen, &ch);
+	conf_unref(s->conf);
+	s->conf = conf;
+	raise_descriptor_limit(conf);
+	if (log_open(conf->log.target, conf->log.level) < 0)
+		log_event(LOG_ERR, "reload_failed",
+			  LOG_STR("error", "log.target: the journal cannot be reached"));
+	queue_set_conf(s->queue, conf);
+	clients_set_conf(s->clients, conf);
+	listeners_set_conf(s->listeners, conf);
+	loop_timer_set(&s->flush, conf->batch.interval_ms, conf->batch.interval_ms);
+	if (ch.writers && s->writers) {
+		assert(!s->ending); /* new ones start only once those have ended */
+		writers_stop(s->writers);
+		s->ending = s->writers;
+		s->writers = NULL;
+	}
+	queue_kick(s->queue); /* an operator who reloads has just repaired something */
+	log_event(LOG_NOTICE, "reloaded", LOG_STR("file", conf->file ? conf->file : ""),
+		  LOG_U64("restart_required", ch.restart));
+}
+
+static void
+server_reload(struct server *s)
+{
+	struct conf *conf;
+
+	notify_reloading();
+	if (conf_load(s->source, reload_error, s, &conf) == 0)
+		server_apply(s, conf);
+	notify_ready();
+}
+
+/* ---- signals ---- */
+
+static void
+signal_received(void *arg, int signo)
+{
+	struct server *s = arg;
+
+	switch (signo) {
+	case SIGTERM:
+	case SIGINT:
+		if (s->state == SERVER_STOPPING)
+			s->at_once = true;
+		else
+			server_stop(s, signo == SIGTERM ? "SIGTERM" : "SIGINT");
+		break;
+	case SIGHUP:
+		if (s->state == SERVER_RUNNING)
+			server_reload(s);
+		break;
+	case SIGUSR1:
+		queue_seal(s->queue);
+		queue_kick(s->queue);
+		break;
+	case SIGUSR2:
+		stats_log(&s->stats, LOG_INFO);
+		break;
+	default:
+		break;
+	}
+}
+
+static int
+server_watch_signals(struct server *s)
+{
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigaddset(&set, SIGINT);
+	(void)sigaddset(&set, SIGHUP);
+	(void)sigaddset(&set, SIGUSR1);
+	(void)sigaddset(&set, SIGUSR2);
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN); /* a file-size limit is a full disk, not a crash */
+	return loop_signals_init(s->loop, &s->signals, &set, signal_received, s);
+}
+
+/* ---- start ---- */
+
+static void
+raise_descriptor_limit(const struct conf *conf)
+{
+	rlim_t need = (rlim_t)conf->max_clients + OTHER_DESCRIPTORS;
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) < 0 || rl.rlim_cur >= need)
+		return;
+	rl.rlim_cur = need;
+	if (rl.rlim_max < need)
+		rl.rlim_max = need;
+	if (setrlimit(RLIMIT_NOFILE, &rl) == 0)
+		return;
+	(void)getrlimit(RLIMIT_NOFILE, &rl);
+	rl.rlim_cur = rl.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &rl);
+	log_event(LOG_WARNING, "descriptor_limit", LOG_U64("needed", need),
+		  LOG_U64("available", rl.rlim_max),
+		  LOG_STR("hint", "raise LimitNOFILE= or lower max_clients"));
+}
+
+static int
+server_open_spool(struct server *s)
+{
+	char why[SPOOL_WHY_MAX];
+	int r;
+
+	if (!s->conf->buffer.spool[0])
+		return 0;
+	r = spool_open(s->conf->buffer.spool, s->conf->buffer.sync, &s->spool, why);
+	if (r < 0)
+		log_event(LOG_ERR, "spool_failed", LOG_STR("path", s->conf->buffer.spool),
+			  LOG_STR("error", why));
+	return r;
+}
+
+static int
+server_make_timers(struct server *s)
+{
+	uint64_t watchdog_ms = notify_watchdog_ms();
+	int r = loop_timer_init(s->loop, &s->flush, flush_due, s);
+
+	if (r == 0)
+		r = loop_timer_init(s->loop, &s->tick, tick_due, s);
+	if (r == 0)
+		r = loop_timer_init(s->loop, &s->watchdog, watchdog_due, s);
+	if (r < 0)
+		return r;
+	s->timers_made = true;
+	loop_timer_set(&s->flush, s->conf->batch.interval_ms, s->conf->batch.interval_ms);
+	loop_timer_set(&s->tick, TICK_MS, TICK_MS);
+	if (watchdog_ms)
+		loop_timer_set(&s->watchdog, watchdog_ms, watchdog_ms);
+	return 0;
+}
+
+/* Logs what it could not do; a plain errno is logged by the caller. */
+static int
+server_start(struct server *s)
+{
+	struct queue_events events = {queue_drained, wake_from_any_thread, s};
+	int r = loop_new(LOOP_DEFAULT, &s->loop);
+
+	if (r == 0)
+		r = server_watch_signals(s);
+	if (r == 0)
+		r = loop_event_init(s->loop, &s->wake, server_woken, s);
+	if (r == 0)
+		r = server_open_spool(s);
+	if (r == 0)
+		r = queue_new(s->conf, &s->stats, s->spool, &events, &s->queue);
+	if (r == 0)
+		r = clients_new(s->loop, s->queue, &s->stats, s->conf, &s->clients);
+	if (r == 0)
+		r = listeners_new(s->loop, s->conf, client_connected, s, &s->listeners);
+	if (r == 0)
+		r = server_make_timers(s);
+	if (r == 0)
+		r = server_start_writers(s);
+	if (r < 0)
+		return r;
+	loop_on_turn(s->loop, server_turn, s);
+	s->state = SERVER_RUNNING;
+	return 0;
+}
+
+/* ---- end ---- */
+
+/* Waits a little for the writers to end; false when they do not. */
+static bool
+server_end_writers(struct server *s)
+{
+	uint64_t deadline_ms = clock_ms() + WRITERS_END_MS;
+
+	if (s->writers)
+		writers_stop(s->writers);
+	while ((s->writers && !writers_ended(s->writers)) ||
+	       (s->ending && !writers_ended(s->ending))) {
+		if (clock_ms() >= deadline_ms)
+			return false;
+		if (loop_turn(s->loop, 100) < 0)
+			return false;
+	}
+	queue_collect(s->queue); /* what they finished last */
+	return true;
+}
+
+/* The last words.  Returns the exit status. */
+static int
+server_farewell(struct server *s)
+{
+	const struct stats *st = &s->stats;
+	uint64_t lost = queue_unsafe_rows(s->queue);
+
+	if (lost)
+		log_event(LOG_ERR, "metrics_lost", LOG_U64("rows", lost),
+			  LOG_STR("error", s->spool
+					       ? "neither the database nor the spool took them"
+					       : "the database did not take them, and there is "
+						 "no spool"));
+	log_event(LOG_INFO, "stopped", LOG_U64("received", st->received),
+		  LOG_U64("stored", st->stored), LOG_U64("buffered", st->buffered),
+		  LOG_U64("rejected", st->rejected), LOG_U64("dropped", st->dropped));
+	return lost ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* Copes with a server that is half built.  The writers have ended, or were never started. */
+static void
+server_free(struct server *s)
+{
+	writers_free(s->ending);
+	writers_free(s->writers);
+	listeners_free(s->listeners);
+	clients_free(s->clients);
+	queue_free(s->queue);
+	spool_free(s->spool);
+	if (s->timers_made) {
+		loop_timer_done(&s->watchdog);
+		loop_timer_done(&s->tick);
+		loop_timer_done(&s->flush);
+	}
+	loop_event_done(&s->wake);
+	loop_signals_done(&s->signals);
+	loop_free(s->loop);
+	conf_unref(s->conf);
+}
+
+static int
+server_loop(struct server *s)
+{
+	int r = 0;
+
+	while (s->state != SERVER_DONE && r == 0)
+		r = loop_turn(s->loop, -1);
+	return r;
+}
+
+int
+server_run(const struct conf_source *source, struct conf *conf)
+{
+	struct server s = {
+	    .source = source, .conf = conf_ref(conf), .wake.fd = -1, .signals.fd = -1};
+	int status = EXIT_FAILURE;
+	int r;
+
+	(void)log_open(conf->log.target, conf->log.level);
+	log_event(LOG_INFO, "starting", LOG_STR("version", PACKAGE_VERSION),
+		  LOG_U64("pid", (uint64_t)getpid()), LOG_STR("file", conf->file));
+	raise_descriptor_limit(conf);
+	r = server_start(&s);
+	if (r == 0) {
+		notify_ready();
+		log_event(LOG_INFO, "ready", LOG_STR("loop", loop_backend_name(s.loop)),
+			  LOG_STR("collector", queue_collector(s.queue)));
+		server_status(&s);
+		r = server_loop(&s);
+	}
+	if (r < 0)
+		log_event(LOG_ERR, "failed", LOG_STR("error", strerror(-r)));
+	if (s.queue && s.state != SERVER_STARTING) {
+		bool ended = server_end_writers(&s);
+
+		status = server_farewell(&s);
+		if (r < 0)
+			status = EXIT_FAILURE;
+		if (!ended) {
+			/* A thread hangs in the resolver; the spool is in order, so just leave. */
+			log_close();
+			_exit(status);
+		}
+	}
+	server_free(&s);
+	log_close();
+	return status;
+}

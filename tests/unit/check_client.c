@@ -1,0 +1,565 @@
+/* check_client.c - connections over socket pairs, with the real loop and queue. */
+#include <check.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/client.h"
+#include "wire/bytes.h"
+#include "wire/frame.h"
+
+#define TURNS_MAX 100000 /* each waits at most 10 ms */
+
+static struct conf conf;
+static struct stats stats;
+static struct loop *loop;
+static struct queue *queue;
+static struct clients *clients;
+static const atomic_int running = 0;
+
+static void
+on_drained(void *arg)
+{
+	(void)arg;
+	clients_resume(clients);
+}
+
+static void
+on_wake(void *arg)
+{
+	(void)arg;
+}
+
+static void
+on_turn(void *arg)
+{
+	(void)arg;
+	queue_turn(queue);
+}
+
+static void
+setup(void)
+{
+	static const struct queue_events events = {on_drained, on_wake, NULL};
+
+	memset(&conf, 0, sizeof(conf));
+	memset(&stats, 0, sizeof(stats));
+	conf.refs = 1;
+	conf.max_clients = 100;
+	conf.max_invalid_frames = 5;
+	conf.batch.max_rows = 100000;
+	conf.batch.max_bytes = 1 << 20;
+	conf.buffer.memory_limit = 16 << 20;
+	conf.log.level = LOG_ERR;
+	log_set_level(LOG_ERR);
+	ck_assert_int_eq(loop_new(LOOP_DEFAULT, &loop), 0);
+	ck_assert_int_eq(queue_new(&conf, &stats, NULL, &events, &queue), 0);
+	ck_assert_int_eq(clients_new(loop, queue, &stats, conf_ref(&conf), &clients), 0);
+	loop_on_turn(loop, on_turn, NULL);
+}
+
+static void
+teardown(void)
+{
+	clients_free(clients);
+	queue_free(queue);
+	loop_free(loop);
+}
+
+static int
+connect_client(void)
+{
+	struct sockaddr sa = {.sa_family = AF_UNIX};
+	int fds[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds),
+			 0);
+	clients_accept(clients, fds[0], &sa, sizeof(sa_family_t));
+	return fds[1];
+}
+
+/* Turns the loop until counter has reached at least n. */
+static void
+await(const uint64_t *counter, uint64_t n)
+{
+	for (unsigned i = 0; i < TURNS_MAX && *counter < n; i++)
+		ck_assert_int_eq(loop_turn(loop, 10), 0);
+	ck_assert_uint_eq(*counter, n);
+}
+
+static void
+send_all(int fd, const void *p, size_t len)
+{
+	const uint8_t *at = p;
+
+	while (len) {
+		ssize_t n = send(fd, at, len, MSG_NOSIGNAL);
+
+		if (n > 0) {
+			at += n;
+			len -= (size_t)n;
+			continue;
+		}
+		ck_assert_int_eq(errno, EAGAIN);
+		ck_assert_int_eq(loop_turn(loop, 10), 0);
+	}
+}
+
+static size_t
+add_metric(uint8_t *p, uint64_t i)
+{
+	return frame_encode(p, i, "metric", 6, (double)i);
+}
+
+/* A frame that must be refused, and is no sync frame. */
+static size_t
+add_empty_name(uint8_t *p)
+{
+	memset(p, 0, FRAME_FIXED);
+	return FRAME_FIXED;
+}
+
+static void
+send_metrics(int fd, uint64_t n)
+{
+	uint8_t *buf = malloc(n * FRAME_MAX);
+	size_t len = 0;
+
+	for (uint64_t i = 0; i < n; i++)
+		len += add_metric(buf + len, i);
+	send_all(fd, buf, len);
+	free(buf);
+}
+
+static void
+send_sync(int fd, uint64_t token, uint8_t level)
+{
+	uint8_t buf[FRAME_FIXED];
+
+	send_all(fd, buf, frame_encode_sync(buf, token, level));
+}
+
+/* Stores everything that is sealed, as a writer would. */
+static void
+store_all(void)
+{
+	queue_seal(queue);
+	for (struct batch *b = queue_take(queue, &running, 0); b;
+	     b = queue_take(queue, &running, 0)) {
+		b->stored = b->all.rows;
+		queue_done(queue, b);
+	}
+	queue_collect(queue);
+}
+
+static void
+expect_answer(int fd, uint64_t token, uint64_t refused)
+{
+	uint8_t buf[FRAME_ANSWER_SIZE];
+	size_t got = 0;
+
+	for (unsigned i = 0; i < TURNS_MAX && got < sizeof(buf); i++) {
+		ssize_t n = recv(fd, buf + got, sizeof(buf) - got, 0);
+
+		if (n > 0)
+			got += (size_t)n;
+		else
+			ck_assert_int_eq(loop_turn(loop, 10), 0);
+	}
+	ck_assert_uint_eq(got, sizeof(buf));
+	ck_assert_uint_eq(be64_load(buf), token);
+	ck_assert_uint_eq(buf[8], 0);
+	ck_assert_uint_eq(be64_load(buf + 9), refused);
+}
+
+static void
+expect_no_answer(int fd)
+{
+	uint8_t byte;
+
+	ck_assert_int_eq(loop_turn(loop, 0), 0);
+	ck_assert_int_eq(recv(fd, &byte, 1, 0), -1);
+	ck_assert_int_eq(errno, EAGAIN);
+}
+
+static void
+expect_closed(int fd)
+{
+	uint8_t byte;
+	ssize_t n = -1;
+
+	for (unsigned i = 0; i < TURNS_MAX && n < 0; i++) {
+		ck_assert_int_eq(loop_turn(loop, 10), 0);
+		n = recv(fd, &byte, 1, 0);
+		if (n < 0 && errno == ECONNRESET)
+			n = 0;
+	}
+	ck_assert_int_eq(n, 0);
+}
+
+START_TEST(frames_split_at_every_byte)
+{
+	uint8_t buf[3 * FRAME_MAX];
+	size_t len = 0;
+	int fd = connect_client();
+
+	for (unsigned i = 0; i < 3; i++)
+		len += add_metric(buf + len, i);
+	for (size_t i = 0; i < len; i++) {
+		send_all(fd, buf + i, 1);
+		await(&stats.bytes_received, i + 1);
+	}
+	ck_assert_uint_eq(stats.received, 3);
+	ck_assert_uint_eq(stats.refused, 0);
+	(void)close(fd);
+}
+END_TEST
+
+START_TEST(many_frames_in_few_reads)
+{
+	int fd = connect_client();
+
+	send_metrics(fd, 100000);
+	await(&stats.received, 100000);
+	(void)close(fd);
+	while (stats.clients)
+		ck_assert_int_eq(loop_turn(loop, 10), 0);
+	ck_assert_uint_eq(stats.truncated_frames, 0);
+}
+END_TEST
+
+START_TEST(refused_frames_do_not_end_the_stream)
+{
+	uint8_t buf[8 * FRAME_MAX];
+	size_t len = 0;
+	int fd = connect_client();
+
+	len += add_metric(buf + len, 1);
+	len += add_empty_name(buf + len);
+	len += frame_encode(buf + len, 1, "\xff", 1, 1.0);
+	len += add_metric(buf + len, 2);
+	len += frame_encode(buf + len, 1, "a\nb", 3, 1.0);
+	len += frame_encode(buf + len, FRAME_TIME_MAX + 1, "a", 1, 1.0);
+	len += add_metric(buf + len, 3);
+	send_all(fd, buf, len);
+	await(&stats.received, 3);
+	ck_assert_uint_eq(stats.refused, 4);
+	ck_assert_uint_eq(stats.refused_empty_name, 1);
+	ck_assert_uint_eq(stats.refused_invalid_utf8, 1);
+	ck_assert_uint_eq(stats.refused_control_byte, 1);
+	ck_assert_uint_eq(stats.refused_timestamp_range, 1);
+	ck_assert_uint_eq(stats.clients, 1);
+	(void)close(fd);
+}
+END_TEST
+
+START_TEST(timestamps_outside_the_window_are_refused)
+{
+	int fd;
+
+	conf.timestamps.max_age_us = 1000000;
+	fd = connect_client();
+	send_metrics(fd, 1); /* 1970 */
+	await(&stats.refused_timestamp_window, 1);
+	ck_assert_uint_eq(stats.received, 0);
+	(void)close(fd);
+}
+END_TEST
+
+START_TEST(too_many_refused_in_a_row_close)
+{
+	uint8_t buf[2 * FRAME_MAX];
+	size_t bad = add_empty_name(buf);
+	int fd = connect_client();
+
+	for (unsigned i = 0; i < 4; i++)
+		send_all(fd, buf, bad);
+	send_metrics(fd, 1); /* starts the count again */
+	for (unsigned i = 0; i < 4; i++)
+		send_all(fd, buf, bad);
+	await(&stats.refused, 8);
+	ck_assert_uint_eq(stats.clients, 1);
+	send_all(fd, buf, bad);
+	expect_closed(fd);
+	ck_assert_uint_eq(stats.clients_protocol_error, 1);
+	ck_assert_uint_eq(stats.received, 1);
+	(void)close(fd);
+}
+END_TEST
+
+START_TEST(an_unfinished_frame_at_the_end_is_counted)
+{
+	uint8_t buf[FRAME_MAX];
+	size_t len = add_metric(buf, 1);
+	int fd = connect_client();
+
+	send_all(fd, buf, len);
+	send_all(fd, buf, len - 1);
+	(void)close(fd);
+	await(&stats.truncated_frames, 1);
+	ck_assert_uint_eq(stats.truncated_bytes, len - 1);
+	ck_assert_uint_eq(stats.received, 1);
+	ck_assert_uint_eq(stats.clients, 0);
+}
+END_TEST
+
+START_TEST(max_clients_and_strangers_are_closed_at_once)
+{
+	struct sockaddr_storage peer = {.ss_family = AF_INET};
+	struct cidr allow;
+	const char *why;
+	int fds[2], first, second;
+
+	conf.max_clients = 1;
+	first = connect_client();
+	second = connect_client();
+	expect_closed(second);
+	ck_assert_uint_eq(stats.clients_refused, 1);
+	(void)close(first);
+	(void)close(second);
+	while (stats.clients)
+		ck_assert_int_eq(loop_turn(loop, 10), 0);
+
+	ck_assert_int_eq(cidr_parse("192.0.2.0/24", &allow, &why), 0);
+	conf.allow = &allow;
+	conf.n_allow = 1;
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+	clients_accept(clients, fds[0], (struct sockaddr *)&peer, sizeof(struct sockaddr_in6));
+	expect_closed(fds[1]);
+	ck_assert_uint_eq(stats.clients_refused, 2);
+	(void)close(fds[1]);
+}
+END_TEST
+
+START_TEST(silent_clients_time_out_unless_they_wait_for_us)
+{
+	int silent, waiting;
+
+	conf.client_timeout_ms = 1;
+	silent = connect_client();
+	waiting = connect_client();
+	send_metrics(waiting, 1);
+	send_sync(waiting, 7, 2);
+	await(&stats.received, 1);
+	while (stats.clients_timed_out < 1) {
+		ck_assert_int_eq(loop_turn(loop, 1), 0);
+		clients_tick(clients);
+	}
+	expect_closed(silent);
+	ck_assert_uint_eq(stats.clients, 1);
+	store_all();
+	expect_answer(waiting, 7, 0);
+	(void)close(silent);
+	(void)close(waiting);
+}
+END_TEST
+
+START_TEST(a_full_queue_pauses_clients_and_loses_nothing)
+{
+	int fd;
+
+	conf.buffer.memory_limit = 300000;
+	queue_set_conf(queue, &conf);
+	fd = connect_client();
+	for (unsigned i = 0; i < 20; i++) {
+		uint8_t buf[1000 * 32];
+		size_t len = 0, sent = 0;
+
+		for (uint64_t k = 0; k < 1000; k++)
+			len += add_metric(buf + len, k);
+		for (unsigned turns = 0; sent < len && turns < TURNS_MAX; turns++) {
+			ssize_t n = send(fd, buf + sent, len - sent, MSG_NOSIGNAL);
+
+			if (n > 0)
+				sent += (size_t)n;
+			else
+				store_all();
+			ck_assert_int_eq(loop_turn(loop, 0), 0);
+			ck_assert_uint_le(stats.memory_bytes, 300000 + 256 * 1024);
+		}
+	}
+	(void)close(fd);
+	for (unsigned i = 0; i < TURNS_MAX && stats.clients; i++) {
+		store_all();
+		ck_assert_int_eq(loop_turn(loop, 1), 0);
+	}
+	store_all();
+	ck_assert_uint_eq(stats.stored, 20000);
+	ck_assert_uint_eq(stats.dropped, 0);
+}
+END_TEST
+
+START_TEST(answers_come_in_order_with_refused_counts)
+{
+	uint8_t bad[FRAME_MAX];
+	size_t len = add_empty_name(bad);
+	int fd = connect_client();
+
+	send_sync(fd, 1, 2); /* nothing sent yet: answered at once */
+	send_metrics(fd, 3);
+	send_all(fd, bad, len);
+	send_all(fd, bad, len);
+	send_sync(fd, 2, 2);
+	send_sync(fd, 3, 1);
+	expect_answer(fd, 1, 0);
+	await(&stats.refused, 2);
+	expect_no_answer(fd);
+	store_all();
+	expect_answer(fd, 2, 2);
+	expect_answer(fd, 3, 0);
+	ck_assert_uint_eq(stats.syncs_level2, 2);
+	ck_assert_uint_eq(stats.syncs_level1, 1);
+	(void)close(fd);
+}
+END_TEST
+
+START_TEST(answers_after_half_close)
+{
+	int fd = connect_client();
+
+	send_metrics(fd, 1);
+	send_sync(fd, 9, 2);
+	ck_assert_int_eq(shutdown(fd, SHUT_WR), 0);
+	await(&stats.received, 1);
+	ck_assert_int_eq(loop_turn(loop, 10), 0);
+	store_all();
+	expect_answer(fd, 9, 0);
+	expect_closed(fd);
+	(void)close(fd);
+}
+END_TEST
+
+/* More questions than a client may have open: all are answered once it takes answers. */
+START_TEST(unread_answers_are_limited)
+{
+	const uint64_t n = 20 * CLIENT_SYNCS_MAX;
+	uint8_t *buf = malloc((n + 1) * FRAME_MAX);
+	size_t len = 0, sent = 0;
+	int fd = connect_client();
+	uint64_t answered = 0;
+
+	for (uint64_t i = 0; i < n; i++) {
+		len += frame_encode_sync(buf + len, i, 2);
+		len += add_metric(buf + len, i);
+	}
+	for (unsigned i = 0; i < TURNS_MAX && (answered < n || sent < len); i++) {
+		ssize_t got = sent < len ? send(fd, buf + sent, len - sent, MSG_NOSIGNAL) : 0;
+
+		if (got > 0)
+			sent += (size_t)got;
+		ck_assert_int_eq(loop_turn(loop, 0), 0);
+		ck_assert_uint_le(clients_waiting(clients), CLIENT_SYNCS_MAX);
+		if (i % 3)
+			store_all();
+		else
+			while (answered < n) {
+				uint8_t answer[FRAME_ANSWER_SIZE];
+				ssize_t r = recv(fd, answer, sizeof(answer), 0);
+
+				if (r < 0)
+					break;
+				ck_assert_int_eq(r, sizeof(answer));
+				ck_assert_uint_eq(be64_load(answer), answered);
+				answered++;
+			}
+	}
+	ck_assert_uint_eq(answered, n);
+	await(&stats.received, n);
+	free(buf);
+	(void)close(fd);
+}
+END_TEST
+
+START_TEST(dropped_metrics_are_never_acknowledged)
+{
+	int fd;
+
+	conf.buffer.memory_limit = 100;
+	conf.buffer.overflow = CONF_DROP_NEWEST;
+	queue_set_conf(queue, &conf);
+	fd = connect_client();
+	send_metrics(fd, 10);
+	await(&stats.received, 10);
+	send_metrics(fd, 10);
+	await(&stats.dropped, 10);
+	send_sync(fd, 1, 2);
+	expect_closed(fd);
+	ck_assert_uint_eq(stats.syncs_level2, 0);
+	(void)close(fd);
+}
+END_TEST
+
+START_TEST(drain_reads_what_the_sockets_hold)
+{
+	int fds[10];
+
+	for (unsigned i = 0; i < 10; i++) {
+		fds[i] = connect_client();
+		send_metrics(fds[i], 100);
+	}
+	clients_drain(clients);
+	ck_assert_uint_eq(stats.received, 1000);
+	ck_assert_uint_eq(stats.clients, 0);
+	for (unsigned i = 0; i < 10; i++)
+		(void)close(fds[i]);
+}
+END_TEST
+
+START_TEST(drain_lets_waiting_clients_have_their_answers)
+{
+	int fd = connect_client();
+
+	send_metrics(fd, 1);
+	send_sync(fd, 5, 2);
+	clients_drain(clients);
+	ck_assert_uint_eq(clients_waiting(clients), 1);
+	store_all();
+	expect_answer(fd, 5, 0);
+	expect_closed(fd);
+	ck_assert_uint_eq(clients_waiting(clients), 0);
+	(void)close(fd);
+}
+END_TEST
+
+static Suite *
+suite(void)
+{
+	Suite *s = suite_create("client");
+	TCase *tc = tcase_create("client");
+
+	tcase_set_timeout(tc, 120);
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_test(tc, frames_split_at_every_byte);
+	tcase_add_test(tc, many_frames_in_few_reads);
+	tcase_add_test(tc, refused_frames_do_not_end_the_stream);
+	tcase_add_test(tc, timestamps_outside_the_window_are_refused);
+	tcase_add_test(tc, too_many_refused_in_a_row_close);
+	tcase_add_test(tc, an_unfinished_frame_at_the_end_is_counted);
+	tcase_add_test(tc, max_clients_and_strangers_are_closed_at_once);
+	tcase_add_test(tc, silent_clients_time_out_unless_they_wait_for_us);
+	tcase_add_test(tc, a_full_queue_pauses_clients_and_loses_nothing);
+	tcase_add_test(tc, answers_come_in_order_with_refused_counts);
+	tcase_add_test(tc, answers_after_half_close);
+	tcase_add_test(tc, unread_answers_are_limited);
+	tcase_add_test(tc, dropped_metrics_are_never_acknowledged);
+	tcase_add_test(tc, drain_reads_what_the_sockets_hold);
+	tcase_add_test(tc, drain_lets_waiting_clients_have_their_answers);
+	suite_add_tcase(s, tc);
+	return s;
+}
+
+int
+main(void)
+{
+	SRunner *sr = srunner_create(suite());
+	int failed;
+
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

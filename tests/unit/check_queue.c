@@ -1,0 +1,720 @@
+/* check_queue.c - the queue, driven from one thread that plays loop and writer in turn. */
+#include <check.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "buffer/queue.h"
+#include "wire/frame.h"
+
+#define FRAME_SIZE ((size_t)FRAME_FIXED + 4)
+
+static char scratch[64];
+static struct conf conf;
+static struct stats stats;
+static struct spool *spool;
+static struct queue *queue;
+static unsigned drained;
+static atomic_int woken;
+static const atomic_int running = 0;
+
+static void
+on_drained(void *arg)
+{
+	(void)arg;
+	drained++;
+}
+
+static void
+on_wake(void *arg)
+{
+	(void)arg;
+	atomic_fetch_add(&woken, 1);
+}
+
+static void
+open_queue(void)
+{
+	static const struct queue_events events = {on_drained, on_wake, NULL};
+	char why[SPOOL_WHY_MAX];
+
+	memset(&stats, 0, sizeof(stats));
+	if (conf.buffer.spool)
+		ck_assert_int_eq(spool_open(conf.buffer.spool, conf.buffer.sync, &spool, why), 0);
+	ck_assert_int_eq(queue_new(&conf, &stats, spool, &events, &queue), 0);
+}
+
+static void
+close_queue(void)
+{
+	queue_free(queue);
+	spool_free(spool);
+	queue = NULL;
+	spool = NULL;
+}
+
+static void
+setup_memory(void)
+{
+	memset(&conf, 0, sizeof(conf));
+	conf.batch.max_rows = 10;
+	conf.batch.max_bytes = 64 * 1024;
+	conf.buffer.memory_limit = 1024 * 1024;
+	conf.buffer.spool_limit = 64 * 1024 * 1024;
+	conf.buffer.sync = CONF_SYNC_NEVER;
+	drained = 0;
+	open_queue();
+}
+
+static void
+setup_spool(void)
+{
+	static char path[96];
+
+	(void)snprintf(scratch, sizeof(scratch), "/tmp/check_queue.XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(scratch));
+	(void)snprintf(path, sizeof(path), "%s/spool", scratch);
+	setup_memory();
+	close_queue();
+	conf.buffer.spool = path;
+	open_queue();
+}
+
+static void
+teardown(void)
+{
+	char command[128];
+
+	ck_assert(stats_conserved(&stats));
+	close_queue();
+	conf.buffer.spool = NULL;
+	if (!scratch[0])
+		return;
+	(void)snprintf(command, sizeof(command), "rm -rf %s", scratch);
+	ck_assert_int_eq(system(command), 0);
+	scratch[0] = '\0';
+}
+
+/* Appends n metrics named "name" with rising timestamps, as a client does. */
+static uint64_t
+put(uint64_t n, uint64_t time_us)
+{
+	uint64_t number = 0;
+
+	while (n) {
+		struct queue_room room = queue_room(queue);
+		uint64_t fit = room.bytes / FRAME_SIZE;
+		uint64_t most = room.rows < fit ? room.rows : fit;
+		uint64_t take = n < most ? n : most;
+		uint8_t *buf = malloc(take * FRAME_SIZE);
+		struct batch_part part = BATCH_PART_NONE;
+		uint64_t i;
+
+		for (i = 0; i < take; i++, time_us++) {
+			(void)frame_encode(buf + i * FRAME_SIZE, time_us, "name", 4, (double)i);
+			batch_part_add(&part, &(struct batch_part){1, time_us, time_us});
+		}
+		number = queue_append(queue, buf, take * FRAME_SIZE, &part);
+		free(buf);
+		n -= take;
+	}
+	return number;
+}
+
+static struct batch *
+take(void)
+{
+	return queue_take(queue, &running, 0);
+}
+
+static void
+finish(struct batch *b)
+{
+	struct batch_view v;
+
+	ck_assert_int_eq(queue_load(queue, b, &v), 0);
+	b->stored = v.rows;
+	queue_done(queue, b);
+	queue_collect(queue);
+}
+
+START_TEST(open_batch_is_not_taken)
+{
+	put(3, 1);
+	ck_assert_ptr_null(take());
+	queue_seal(queue);
+	ck_assert_uint_eq(stats.batches_waiting, 1);
+	finish(take());
+	ck_assert_uint_eq(stats.stored, 3);
+	ck_assert_uint_eq(stats.buffered, 0);
+	ck_assert_uint_eq(stats.memory_bytes, 0);
+}
+END_TEST
+
+START_TEST(sealing_nothing_is_nothing)
+{
+	queue_seal(queue);
+	ck_assert_ptr_null(take());
+	ck_assert_uint_eq(stats.batches_waiting, 0);
+}
+END_TEST
+
+START_TEST(batches_are_sealed_at_max_rows)
+{
+	struct batch *b;
+
+	put(25, 1);
+	ck_assert_uint_eq(stats.batches_waiting, 2);
+	b = take();
+	ck_assert_uint_eq(b->all.rows, 10);
+	ck_assert_uint_eq(b->all.min_us, 1);
+	ck_assert_uint_eq(b->all.max_us, 10);
+	finish(b);
+	finish(take());
+	ck_assert_ptr_null(take());
+	ck_assert_uint_eq(stats.buffered, 5);
+}
+END_TEST
+
+START_TEST(batches_are_sealed_at_max_bytes)
+{
+	conf.batch.max_rows = 1000000;
+	queue_set_conf(queue, &conf);
+	put(5000, 1);
+	queue_seal(queue);
+	for (struct batch *b = take(); b; b = take()) {
+		ck_assert_uint_le(b->bytes, conf.batch.max_bytes);
+		finish(b);
+	}
+	ck_assert_uint_eq(stats.stored, 5000);
+	ck_assert_uint_ge(stats.batches_stored, 2);
+}
+END_TEST
+
+START_TEST(newest_and_oldest_in_turn)
+{
+	uint64_t order[4];
+
+	put(40, 1);
+	queue_seal(queue);
+	for (int i = 0; i < 4; i++) {
+		struct batch *b = take();
+
+		order[i] = b->number;
+		finish(b);
+	}
+	ck_assert_uint_eq(order[0], 1);
+	ck_assert_uint_eq(order[1], 4);
+	ck_assert_uint_eq(order[2], 2);
+	ck_assert_uint_eq(order[3], 3);
+}
+END_TEST
+
+START_TEST(a_returned_batch_comes_again)
+{
+	struct batch *b;
+
+	put(1, 1);
+	queue_seal(queue);
+	b = take();
+	ck_assert_ptr_null(take());
+	queue_return(queue, b, 0);
+	ck_assert_ptr_eq(take(), b);
+	queue_return(queue, b, 3600000);
+	ck_assert_ptr_null(take());
+	ck_assert_uint_eq(queue_floor(queue), b->number);
+	queue_collect(queue);
+	ck_assert_uint_eq(stats.store_retries, 2);
+}
+END_TEST
+
+START_TEST(rejected_and_lost_rows_are_conserved)
+{
+	struct batch *b;
+
+	put(10, 1);
+	queue_seal(queue);
+	b = take();
+	b->stored = 7;
+	b->rejected = 2;
+	b->lost = 1;
+	queue_done(queue, b);
+	queue_collect(queue);
+	ck_assert_uint_eq(stats.stored, 7);
+	ck_assert_uint_eq(stats.rejected, 2);
+	ck_assert_uint_eq(stats.dropped, 1);
+	ck_assert(stats_conserved(&stats));
+}
+END_TEST
+
+/* ---- overflow ---- */
+
+static void
+limit_memory(enum conf_overflow overflow)
+{
+	conf.buffer.memory_limit = 50 * FRAME_SIZE;
+	conf.buffer.overflow = overflow;
+	queue_set_conf(queue, &conf);
+}
+
+START_TEST(block_stops_readers_and_resumes)
+{
+	limit_memory(CONF_BLOCK);
+	ck_assert(queue_accepts(queue));
+	put(50, 1);
+	ck_assert(!queue_accepts(queue));
+	ck_assert_uint_eq(stats.batches_waiting, 5); /* sealed, since nothing more comes */
+	finish(take());
+	ck_assert_uint_eq(drained, 1);
+	ck_assert(queue_accepts(queue));
+	ck_assert_uint_eq(stats.dropped, 0);
+}
+END_TEST
+
+START_TEST(drop_newest_keeps_what_is_there)
+{
+	limit_memory(CONF_DROP_NEWEST);
+	put(50, 1);
+	ck_assert(queue_accepts(queue));
+	ck_assert_uint_eq(put(5, 1000), 0);
+	ck_assert_uint_eq(stats.received, 55);
+	ck_assert_uint_eq(stats.dropped, 5);
+	ck_assert_uint_eq(stats.buffered, 50);
+	finish(take());
+	ck_assert_uint_ne(put(1, 2000), 0);
+}
+END_TEST
+
+START_TEST(drop_oldest_makes_room)
+{
+	struct batch *b;
+
+	limit_memory(CONF_DROP_OLDEST);
+	put(50, 1);
+	ck_assert_uint_ne(put(10, 1000), 0);
+	ck_assert_uint_gt(stats.dropped, 0);
+	ck_assert_uint_eq(stats.dropped % 10, 0);
+	queue_seal(queue);
+	b = take();
+	ck_assert_uint_gt(b->number, 1); /* the first went */
+	queue_return(queue, b, 0);
+}
+END_TEST
+
+START_TEST(drop_oldest_spares_what_a_writer_has)
+{
+	struct batch *b;
+
+	limit_memory(CONF_DROP_OLDEST);
+	put(50, 1);
+	queue_seal(queue);
+	b = take();
+	put(30, 1000);
+	finish(b);
+	ck_assert_uint_eq(stats.stored, 10);
+	ck_assert(stats_conserved(&stats));
+}
+END_TEST
+
+/* ---- sync frames ---- */
+
+static int answers[2]; /* [ok] */
+
+static void
+on_answer(void *arg, bool ok)
+{
+	(void)arg;
+	answers[ok]++;
+}
+
+static void
+expect_answers(int ok, int lost)
+{
+	ck_assert_int_eq(answers[true], ok);
+	ck_assert_int_eq(answers[false], lost);
+}
+
+static struct queue_wait
+new_wait(void)
+{
+	answers[0] = answers[1] = 0;
+	return (struct queue_wait){.fn = on_answer};
+}
+
+START_TEST(nothing_sent_is_safe)
+{
+	struct queue_wait w = new_wait();
+
+	ck_assert_int_eq(queue_wait(queue, &w, 1, 0), QUEUE_WAIT_DONE);
+	ck_assert_int_eq(queue_wait(queue, &w, 2, 0), QUEUE_WAIT_DONE);
+}
+END_TEST
+
+START_TEST(level2_waits_for_every_batch_of_its_range)
+{
+	struct queue_wait w = new_wait();
+	struct batch *first, *second;
+
+	put(10, 1);
+	put(10, 1);
+	ck_assert_int_eq(queue_wait(queue, &w, 2, 1), QUEUE_WAIT_PENDING);
+	put(10, 1); /* behind the question */
+	queue_seal(queue);
+	first = take();
+	ck_assert_uint_eq(first->number, 1);
+	finish(take()); /* the newest: not asked for */
+	expect_answers(0, 0);
+	second = take();
+	ck_assert_uint_eq(second->number, 2);
+	finish(second);
+	expect_answers(0, 0);
+	finish(first);
+	expect_answers(1, 0);
+}
+END_TEST
+
+START_TEST(level2_of_stored_batches_is_done)
+{
+	struct queue_wait w = new_wait();
+	uint64_t number = put(1, 1);
+
+	queue_seal(queue);
+	finish(take());
+	ck_assert_int_eq(queue_wait(queue, &w, 2, number), QUEUE_WAIT_DONE);
+}
+END_TEST
+
+START_TEST(level2_on_a_dropped_batch_is_never_answered)
+{
+	struct queue_wait w = new_wait(), later = new_wait();
+	uint64_t number;
+
+	limit_memory(CONF_DROP_OLDEST);
+	number = put(10, 1);
+	queue_seal(queue);
+	ck_assert_int_eq(queue_wait(queue, &w, 2, number), QUEUE_WAIT_PENDING);
+	put(60, 1000);
+	expect_answers(0, 1);
+	ck_assert_int_eq(queue_wait(queue, &later, 2, number), QUEUE_WAIT_LOST);
+}
+END_TEST
+
+START_TEST(level2_fails_when_rows_were_lost_to_damage)
+{
+	struct queue_wait w = new_wait();
+	uint64_t number = put(2, 1);
+	struct batch *b;
+
+	queue_seal(queue);
+	ck_assert_int_eq(queue_wait(queue, &w, 2, number), QUEUE_WAIT_PENDING);
+	b = take();
+	b->stored = 1;
+	b->lost = 1;
+	queue_done(queue, b);
+	queue_collect(queue);
+	expect_answers(0, 1);
+}
+END_TEST
+
+START_TEST(a_wait_that_is_given_up_is_not_called)
+{
+	struct queue_wait w = new_wait();
+	uint64_t number = put(1, 1);
+
+	ck_assert_int_eq(queue_wait(queue, &w, 2, number), QUEUE_WAIT_PENDING);
+	queue_unwait(queue, &w);
+	queue_unwait(queue, &w);
+	queue_seal(queue);
+	finish(take());
+	expect_answers(0, 0);
+}
+END_TEST
+
+/* A writer that waits: level 2 must not wait for the timer. */
+static void *
+writer(void *arg)
+{
+	struct batch *b = queue_take(queue, &running, 10000);
+
+	(void)arg;
+	if (b) {
+		b->stored = b->all.rows;
+		queue_done(queue, b);
+	}
+	return NULL;
+}
+
+START_TEST(level2_flushes_for_an_idle_writer)
+{
+	struct queue_wait w = new_wait();
+	pthread_t thread;
+
+	ck_assert_int_eq(queue_wait(queue, &w, 2, put(1, 1)), QUEUE_WAIT_PENDING);
+	queue_turn(queue); /* no writer is free: others may still join */
+	ck_assert_uint_eq(stats.batches_waiting, 0);
+	atomic_store(&woken, 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, writer, NULL), 0);
+	while (!atomic_load(&woken)) /* the writer that became free wakes the loop */
+		(void)usleep(100);
+	queue_turn(queue);
+	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+	queue_collect(queue);
+	expect_answers(1, 0);
+}
+END_TEST
+
+START_TEST(kick_ends_take_and_sleep)
+{
+	pthread_t thread;
+
+	atomic_store(&woken, 0);
+	ck_assert_int_eq(queue_wait(queue, &(struct queue_wait){.fn = on_answer}, 2, 0),
+			 QUEUE_WAIT_DONE);
+	ck_assert_int_eq(pthread_create(&thread, NULL, writer, NULL), 0);
+	put(1, 1); /* stays open: the writer has nothing to take */
+	for (;;) {
+		int r;
+
+		queue_kick(queue);
+		r = pthread_tryjoin_np(thread, NULL);
+		if (r == 0)
+			break;
+		ck_assert_int_eq(r, EBUSY);
+		(void)usleep(100);
+	}
+	ck_assert_uint_eq(stats.batches_waiting, 0);
+}
+END_TEST
+
+/* ---- with a spool ---- */
+
+static unsigned
+files(const char *pattern)
+{
+	char command[192];
+	unsigned n = 0;
+	FILE *p;
+
+	(void)snprintf(command, sizeof(command), "ls %s/%s 2>/dev/null | wc -l", conf.buffer.spool,
+		       pattern);
+	p = popen(command, "r");
+	ck_assert_int_eq(fscanf(p, "%u", &n), 1);
+	(void)pclose(p);
+	return n;
+}
+
+START_TEST(a_turn_writes_one_block_and_done_removes_the_file)
+{
+	put(3, 1);
+	ck_assert_uint_eq(queue_unsafe_rows(queue), 3);
+	queue_turn(queue);
+	ck_assert_uint_eq(queue_unsafe_rows(queue), 0);
+	ck_assert_uint_eq(files("*.batch"), 1);
+	queue_seal(queue);
+	finish(take());
+	ck_assert_uint_eq(files("*.batch"), 0);
+}
+END_TEST
+
+START_TEST(what_was_not_stored_is_recovered)
+{
+	struct batch *b;
+	struct batch_view v;
+	uint64_t number;
+
+	put(13, 100); /* one sealed batch, and three rows in the open one */
+	queue_turn(queue);
+	close_queue();
+	open_queue();
+	ck_assert_uint_eq(stats.recovered, 13);
+	ck_assert_uint_eq(stats.received, 13);
+	ck_assert_uint_eq(stats.buffered, 13);
+	b = take();
+	ck_assert_int_eq(queue_load(queue, b, &v), 0);
+	ck_assert_uint_eq(v.rows, 10);
+	ck_assert_uint_eq(v.min_us, 100);
+	ck_assert_uint_eq(v.max_us, 109);
+	ck_assert_uint_eq(v.bytes, 10 * FRAME_SIZE);
+	ck_assert_str_eq(v.collector, queue_collector(queue));
+	number = v.number;
+	b->stored = v.rows;
+	queue_done(queue, b);
+	queue_collect(queue);
+	b = take();
+	ck_assert_uint_gt(b->number, number);
+	finish(b);
+	ck_assert_uint_gt(put(1, 1), number + 1); /* numbers never repeat */
+}
+END_TEST
+
+START_TEST(backlog_beyond_the_memory_limit_lives_on_disk)
+{
+	conf.buffer.memory_limit = 100 * FRAME_SIZE;
+	queue_set_conf(queue, &conf);
+	for (unsigned i = 0; i < 100; i++) {
+		ck_assert(queue_accepts(queue));
+		put(10, i * 10);
+		queue_turn(queue);
+		ck_assert_uint_le(stats.memory_bytes, 110 * FRAME_SIZE);
+	}
+	queue_seal(queue);
+	ck_assert_uint_eq(stats.buffered, 1000);
+	for (struct batch *b = take(); b; b = take())
+		finish(b);
+	ck_assert_uint_eq(stats.stored, 1000);
+	ck_assert_uint_eq(files("*.batch"), 0);
+}
+END_TEST
+
+START_TEST(spool_limit_blocks)
+{
+	conf.buffer.spool_limit = 4096;
+	queue_set_conf(queue, &conf);
+	for (unsigned i = 0; i < 100 && queue_accepts(queue); i++) {
+		put(10, i);
+		queue_turn(queue);
+	}
+	ck_assert(!queue_accepts(queue));
+	ck_assert_uint_lt(stats.received, 1000);
+	while (!queue_accepts(queue))
+		finish(take());
+	ck_assert_uint_eq(drained, 1);
+}
+END_TEST
+
+START_TEST(level1_waits_for_the_disk_only)
+{
+	static const enum conf_sync modes[] = {CONF_SYNC_ALWAYS, CONF_SYNC_INTERVAL,
+					       CONF_SYNC_NEVER};
+	struct queue_wait w = new_wait();
+
+	close_queue();
+	conf.buffer.sync = modes[_i];
+	open_queue();
+	ck_assert_int_eq(queue_wait(queue, &w, 1, put(2, 1)), QUEUE_WAIT_PENDING);
+	atomic_store(&woken, 0);
+	queue_turn(queue);
+	if (modes[_i] == CONF_SYNC_INTERVAL) {
+		expect_answers(0, 0);
+		queue_tick(queue);
+	}
+	while (!answers[true]) {
+		queue_collect(queue);
+		(void)usleep(100);
+	}
+	expect_answers(1, 0);
+	ck_assert_uint_eq(stats.stored, 0);
+}
+END_TEST
+
+START_TEST(level1_is_released_by_the_database_too)
+{
+	struct queue_wait w = new_wait();
+
+	close_queue();
+	conf.buffer.sync = CONF_SYNC_INTERVAL;
+	open_queue();
+	ck_assert_int_eq(queue_wait(queue, &w, 1, put(2, 1)), QUEUE_WAIT_PENDING);
+	queue_seal(queue);
+	finish(take());
+	expect_answers(1, 0);
+}
+END_TEST
+
+START_TEST(kept_batches_can_be_stored_again)
+{
+	uint64_t *numbers;
+	size_t n;
+
+	conf.buffer.keep_ms = 3600000;
+	queue_set_conf(queue, &conf);
+	put(20, 1);
+	queue_seal(queue);
+	finish(take());
+	finish(take());
+	ck_assert_uint_eq(files("*.batch"), 0);
+	ck_assert_uint_eq(files("*.stored"), 2);
+	ck_assert_int_eq(queue_kept(queue, &numbers, &n), 0);
+	ck_assert_uint_eq(n, 2);
+	ck_assert_uint_eq(queue_requeue(queue, numbers + 1, 1), 1);
+	free(numbers);
+	queue_collect(queue);
+	ck_assert_uint_eq(stats.buffered, 10);
+	finish(take());
+	ck_assert_ptr_null(take());
+	ck_assert_uint_eq(stats.stored, 30);
+}
+END_TEST
+
+START_TEST(safe_means_everything_is_on_disk)
+{
+	close_queue();
+	conf.buffer.sync = CONF_SYNC_INTERVAL;
+	open_queue();
+	put(5, 1);
+	ck_assert(!queue_safe(queue));
+	queue_seal(queue);
+	while (!queue_safe(queue)) {
+		queue_collect(queue);
+		(void)usleep(100);
+	}
+	ck_assert_uint_eq(queue_unsafe_rows(queue), 0);
+}
+END_TEST
+
+static Suite *
+suite(void)
+{
+	Suite *s = suite_create("queue");
+	TCase *tc = tcase_create("memory");
+
+	tcase_add_checked_fixture(tc, setup_memory, teardown);
+	tcase_add_test(tc, open_batch_is_not_taken);
+	tcase_add_test(tc, sealing_nothing_is_nothing);
+	tcase_add_test(tc, batches_are_sealed_at_max_rows);
+	tcase_add_test(tc, batches_are_sealed_at_max_bytes);
+	tcase_add_test(tc, newest_and_oldest_in_turn);
+	tcase_add_test(tc, a_returned_batch_comes_again);
+	tcase_add_test(tc, rejected_and_lost_rows_are_conserved);
+	tcase_add_test(tc, block_stops_readers_and_resumes);
+	tcase_add_test(tc, drop_newest_keeps_what_is_there);
+	tcase_add_test(tc, drop_oldest_makes_room);
+	tcase_add_test(tc, drop_oldest_spares_what_a_writer_has);
+	tcase_add_test(tc, nothing_sent_is_safe);
+	tcase_add_test(tc, level2_waits_for_every_batch_of_its_range);
+	tcase_add_test(tc, level2_of_stored_batches_is_done);
+	tcase_add_test(tc, level2_on_a_dropped_batch_is_never_answered);
+	tcase_add_test(tc, level2_fails_when_rows_were_lost_to_damage);
+	tcase_add_test(tc, a_wait_that_is_given_up_is_not_called);
+	tcase_add_test(tc, level2_flushes_for_an_idle_writer);
+	tcase_add_test(tc, kick_ends_take_and_sleep);
+	suite_add_tcase(s, tc);
+	tc = tcase_create("spool");
+	tcase_add_checked_fixture(tc, setup_spool, teardown);
+	tcase_add_test(tc, a_turn_writes_one_block_and_done_removes_the_file);
+	tcase_add_test(tc, what_was_not_stored_is_recovered);
+	tcase_add_test(tc, backlog_beyond_the_memory_limit_lives_on_disk);
+	tcase_add_test(tc, spool_limit_blocks);
+	tcase_add_loop_test(tc, level1_waits_for_the_disk_only, 0, 3);
+	tcase_add_test(tc, level1_is_released_by_the_database_too);
+	tcase_add_test(tc, kept_batches_can_be_stored_again);
+	tcase_add_test(tc, safe_means_everything_is_on_disk);
+	suite_add_tcase(s, tc);
+	return s;
+}
+
+int
+main(void)
+{
+	SRunner *sr = srunner_create(suite());
+	int failed;
+
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
