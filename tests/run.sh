@@ -1,0 +1,258 @@
+#!/bin/sh
+# Builds and tests everything, on a fresh Debian, Ubuntu or Fedora too.
+#
+# Usage: sh tests/run.sh [--quick] [--only normal|asan|tsan] [-- PYTEST ARGUMENTS]
+#
+# Installs what is missing (as root, or with a sudo that asks for no password),
+# then makes three builds and tests each:
+#
+#   normal  -Werror, epoll loop; static checks, unit tests, installation
+#           into a private prefix, integration tests against what was installed
+#   asan    AddressSanitizer and UBSan, poll loop, crash points; unit and integration tests
+#   tsan    ThreadSanitizer; unit tests, and the integration tests marked "threads"
+#
+# --quick is the normal build without the integration tests marked "slow".
+# Builds and logs go to build-run/, or to $RUN_DIR.
+# $runner is to be split:
+# shellcheck disable=SC2086
+set -u
+
+usage() {
+	sed -n '/^# Usage/s/^# //p' "$0" >&2
+	exit 2
+}
+
+quick=
+only=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--quick) quick=yes ;;
+	--only)
+		[ $# -ge 2 ] || usage
+		only=$2
+		shift
+		;;
+	--)
+		shift
+		break
+		;;
+	*) usage ;;
+	esac
+	shift
+done
+case $only in '' | normal | asan | tsan) ;; *) usage ;; esac
+# What is left in "$@" goes to pytest.
+
+root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
+python=${PYTHON:-/usr/bin/python3}
+make=${MAKE:-make}
+jobs=$(nproc 2>/dev/null || echo 1)
+failed=
+# shellcheck source=packaging/common.sh
+. "$root/packaging/common.sh"
+
+say() {
+	printf '\n==== %s\n' "$*"
+}
+
+fail() {
+	failed="$failed
+  $*"
+	printf '==== FAILED: %s\n' "$*" >&2
+}
+
+# ---- what is needed ----
+
+postgres_server() {
+	command -v postgres || ls /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres
+}
+
+# Can $1 (-fsanitize=) be linked?
+sanitizer() {
+	probe=$(mktemp) &&
+		echo 'int main(void) { return 0; }' | ${CC:-cc} -x c -fsanitize="$1" -o "$probe" -
+	result=$?
+	rm -f "$probe"
+	return $result
+}
+
+look() {
+	need_for_build
+	need check check-devel pkg-config check
+	need python3 python3 test -x "$python"
+	need python3-pytest python3-pytest "$python" -c 'import pytest'
+	need python3-psycopg2 python3-psycopg2 "$python" -c 'import psycopg2'
+	need postgresql postgresql-server postgres_server
+	need netcat-openbsd netcat command -v nc
+	need systemd systemd command -v systemd-socket-activate
+	need util-linux util-linux command -v setpriv
+	need shellcheck ShellCheck command -v shellcheck
+	need mandoc mandoc command -v mandoc
+	# In Debian gcc brings them.
+	case $only$quick in normal* | yes) return ;; esac
+	command -v apt-get >/dev/null && return
+	need gcc 'libasan libubsan' sanitizer address,undefined
+	need gcc libtsan sanitizer thread
+}
+
+# ---- steps; each has a log, which is shown if it fails ----
+
+# step VARIANT NAME COMMAND...
+step() {
+	log=$run/$1/$2.log
+	what="$1: $2"
+	shift 2
+	printf '%s\n' "$what"
+	"$@" >"$log" 2>&1 && return
+	tail -n 60 "$log" >&2
+	fail "$what, see $log"
+	return 1
+}
+
+configure_in() { # VARIANT OPTIONS...
+	dir=$run/$1
+	shift
+	cd "$dir" && "$source/configure" --prefix="$dir/prefix" --sysconfdir="$dir/prefix/etc" \
+		--with-systemdsystemunitdir="$dir/prefix/lib/systemd/system" --enable-werror "$@"
+}
+
+# build VARIANT CONFIGURE OPTIONS...
+build() {
+	variant=$1
+	shift
+	mkdir -p "$run/$variant"
+	step "$variant" configure configure_in "$variant" "$@" &&
+		step "$variant" build $runner "$make" -C "$run/$variant" -j"$jobs"
+}
+
+# The closing line of every Check program, which the test harness of Automake hides.
+show_unit_results() {
+	for log in "$run/$1"/tests/unit/check_*.log; do
+		printf '%s\n' "$(basename "$log" .log)"
+		grep '^[0-9]*%: Checks: ' "$log" || cat "$log"
+	done
+}
+
+unit_tests() { # VARIANT
+	variant=$1
+	say "$variant: unit tests"
+	rm -f "$run/$variant"/tests/unit/check_*.log
+	step "$variant" check $runner "$make" -C "$run/$variant" -j"$jobs" check VERBOSE=1
+	show_unit_results "$variant"
+	sed -n '/^# TOTAL/,/^# ERROR/p' "$run/$variant/check.log"
+}
+
+# integration VARIANT DAEMON PYTEST ARGUMENTS...
+integration() {
+	variant=$1 daemon=$2
+	shift 2
+	say "$variant: integration tests"
+	reports=$run/$variant/reports
+	rm -rf "$reports"
+	mkdir -p "$reports"
+	status=$run/$variant/pytest.status
+	{
+		# Reports of sanitizers go to files: a daemon's stderr may belong to a test.
+		cd "$run/$variant" &&
+			env METRIC_COLLECTORD="$daemon" PYTHONDONTWRITEBYTECODE=1 \
+				ASAN_OPTIONS="log_path=$reports/asan:detect_stack_use_after_return=1" \
+				UBSAN_OPTIONS="log_path=$reports/ubsan:print_stacktrace=1" \
+				TSAN_OPTIONS="log_path=$reports/tsan:suppressions=$source/tests/tsan.supp" \
+				LSAN_OPTIONS="suppressions=$source/tests/lsan.supp:print_suppressions=0" \
+				$runner "$python" -m pytest -p no:cacheprovider "$@" \
+				"$source/tests/integration"
+		echo $? >"$status"
+	} 2>&1 | tee "$run/$variant/pytest.log"
+	[ "$(cat "$status")" = 0 ] ||
+		fail "$variant: integration tests, see $run/$variant/pytest.log"
+	for report in "$reports"/*; do
+		[ -e "$report" ] || continue
+		cat "$report" >&2
+		fail "$variant: a sanitizer reported, see $report"
+	done
+}
+
+static_checks() {
+	say "static checks"
+	sh "$source/tests/lint.sh" shellcheck mandoc || fail "lint"
+	if sh "$source/tests/format.sh" --check; then
+		echo "format: clean"
+	else
+		fail "format: run make format"
+	fi
+}
+
+# ---- the three builds ----
+
+normal() {
+	static_checks
+	say "normal: build"
+	build normal --with-loop=epoll || return
+	unit_tests normal
+	step normal install "$make" -C "$run/normal" install || return
+	daemon=$run/normal/prefix/sbin/metric-collectord
+	if [ -n "$quick" ]; then
+		integration normal "$daemon" -m 'not slow' "$@"
+	else
+		integration normal "$daemon" "$@"
+	fi
+}
+
+asan() {
+	say "asan: build"
+	build asan --with-loop=poll --enable-sanitizers=address,undefined --enable-crash-points ||
+		return
+	unit_tests asan
+	integration asan "$run/asan/metric-collectord" "$@"
+}
+
+# ThreadSanitizer wants its addresses free, which some kernels' randomization does not leave.
+find_tsan_runner() {
+	probe=$run/tsan/probe
+	mkdir -p "$run/tsan"
+	echo 'int main(void) { return 0; }' | ${CC:-cc} -x c -fsanitize=thread -o "$probe" - || return
+	"$probe" 2>/dev/null && return
+	runner="setarch $(uname -m) -R"
+	$runner "$probe" 2>/dev/null
+}
+
+tsan() {
+	say "tsan: build"
+	if ! find_tsan_runner; then
+		echo "tsan: SKIPPED: ThreadSanitizer does not run on this kernel (vm.mmap_rnd_bits)"
+		return
+	fi
+	build tsan --enable-sanitizers=thread && {
+		unit_tests tsan
+		integration tsan "$run/tsan/metric-collectord" -m threads "$@"
+	}
+	runner=
+}
+
+install_needed
+if [ -n "${RUN_DIR:-}" ]; then
+	mkdir -p "$RUN_DIR" && run=$(cd "$RUN_DIR" && pwd) || exit 1
+else
+	choose_build_dir build-run
+fi
+choose_source
+cd "$run" || exit 1
+runner=
+start=$(date +%s)
+case $only$quick in
+normal* | yes) normal "$@" ;;
+asan*) asan "$@" ;;
+tsan*) tsan "$@" ;;
+*)
+	normal "$@"
+	asan "$@"
+	tsan "$@"
+	;;
+esac
+
+say "$(($(date +%s) - start)) seconds; logs are in $run"
+if [ -n "$failed" ]; then
+	echo "FAILED:$failed"
+	exit 1
+fi
+echo "All passed."
