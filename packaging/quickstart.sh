@@ -13,7 +13,9 @@ root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 jobs=$(nproc 2>/dev/null || echo 1)
 daemon_pid=
 scratch=
-# shellcheck source=packaging/common.sh
+run=
+source=
+# shellcheck source=/dev/null
 . "$root/packaging/common.sh"
 
 say() {
