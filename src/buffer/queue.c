@@ -13,9 +13,6 @@
 #include "service/log.h"
 #include "wire/frame.h"
 
-/* A block of the spool is at most this long, so that damage costs little. */
-#define BLOCK_BYTES ((size_t)1 << 20)
-
 /* "Drained" is an eighth below the limit, so that the daemon does not flap. */
 #define DRAINED(limit) ((limit) - (limit) / 8)
 
@@ -216,203 +213,6 @@ queue_collector(const struct queue *q)
 	return q->collector;
 }
 
-/* ---- to disk ---- */
-
-static void
-disk_failed(struct queue *q, const struct batch *b, int error)
-{
-	q->disk_failing = true;
-	log_event_limited(LOG_ERR, "spool_error", "spool_error", LOG_U64("batch", b->number),
-			  LOG_STR("error", strerror(-error)),
-			  LOG_STR("hint", "the spool's file system refuses writes; metrics stay in "
-					  "memory until it takes them or the database has them"));
-}
-
-/* As many whole frames from p on as fit into a block; *part tells what they hold. */
-static size_t
-block_cut(const uint8_t *p, size_t len, struct batch_part *part)
-{
-	size_t cut = 0;
-
-	*part = BATCH_PART_NONE;
-	while (cut < len && cut + FRAME_MAX <= BLOCK_BYTES) {
-		uint64_t time_us;
-		struct frame f;
-
-		cut += frame_read(p + cut, &f);
-		time_us = f.time_us;
-		batch_part_add(part, &(struct batch_part){1, time_us, time_us});
-	}
-	return cut;
-}
-
-static int
-write_block(struct batch *b, const uint8_t *p, size_t len, const struct batch_part *part)
-{
-	int r = spool_append(b->file, p, (uint32_t)len, (uint32_t)part->rows, part->min_us,
-			     part->max_us);
-
-	if (r < 0)
-		return r;
-	b->written += len;
-	b->unwritten.rows -= part->rows;
-	if (b->unwritten.rows == 0)
-		b->unwritten = BATCH_PART_NONE;
-	return 0;
-}
-
-/* Brings what is not on disk yet there.  Returns 0 or the error that stopped it. */
-static int
-batch_write(struct queue *q, struct batch *b)
-{
-	int r = 0;
-
-	if (!b->file)
-		r = spool_create(q->spool, b->number, &b->file);
-	while (r == 0 && b->written < b->bytes) {
-		const uint8_t *p = b->data + b->written;
-		struct batch_part part = b->unwritten;
-		size_t len = b->bytes - b->written;
-
-		if (len > BLOCK_BYTES)
-			len = block_cut(p, len, &part);
-		r = write_block(b, p, len, &part);
-	}
-	if (r < 0)
-		disk_failed(q, b, r);
-	return r;
-}
-
-/* The last step of a sealed batch: its summary.  From here on it may live on disk only. */
-static int
-batch_finish(struct queue *q, struct batch *b)
-{
-	int r = batch_write(q, b);
-
-	if (r < 0)
-		return r;
-	r = spool_seal(b->file);
-	if (r < 0) {
-		disk_failed(q, b, r);
-		return r;
-	}
-	b->file = NULL;
-	(void)pthread_mutex_lock(&q->mutex);
-	b->on_disk = true;
-	(void)pthread_mutex_unlock(&q->mutex);
-	return 0;
-}
-
-/* Tries again what a full or failing disk has refused, oldest first. */
-static void
-finish_unfinished(struct queue *q)
-{
-	struct batch *b;
-
-	for (b = q->head; b && q->unfinished; b = b->next) {
-		if (b->on_disk)
-			continue;
-		if (batch_finish(q, b) < 0)
-			return;
-		q->unfinished--;
-	}
-	q->disk_failing = false;
-}
-
-/* ---- syncing ---- */
-
-/* Everything before it stands in blocks of the spool. */
-static uint64_t
-written_position(const struct queue *q)
-{
-	const struct batch *b;
-
-	for (b = q->unfinished ? q->head : NULL; b; b = b->next)
-		if (!b->on_disk)
-			return b->start + b->written;
-	return q->open ? q->open->start + q->open->written : q->position;
-}
-
-static void
-sync_start(struct queue *q)
-{
-	uint64_t position = written_position(q);
-
-	if (q->syncing || position <= q->synced) {
-		q->sync_wanted = q->syncing;
-		return;
-	}
-	q->sync_wanted = false;
-	q->syncing = true;
-	q->sync_position = position;
-	q->sync_ticket = spool_sync(q->spool);
-}
-
-static void
-sync_collect(struct queue *q)
-{
-	int error = 0;
-	uint64_t ticket;
-
-	if (!q->syncing)
-		return;
-	ticket = spool_synced(q->spool, &error);
-	if (error)
-		log_event_limited(LOG_ERR, "spool_error/sync", "spool_error",
-				  LOG_STR("error", strerror(error)),
-				  LOG_STR("hint", "the spool's disk fails to sync; level 1 answers "
-						  "wait until it works or the database has them"));
-	if (ticket < q->sync_ticket)
-		return;
-	q->syncing = false;
-	if (q->sync_position > q->synced)
-		q->synced = q->sync_position;
-	if (q->sync_wanted)
-		sync_start(q);
-}
-
-/* After blocks were written: what the sync mode wants at once. */
-static void
-written(struct queue *q)
-{
-	switch (q->limits.sync) {
-	case CONF_SYNC_ALWAYS:
-		sync_start(q);
-		break;
-	case CONF_SYNC_INTERVAL:
-		break;
-	case CONF_SYNC_NEVER:
-		q->synced = written_position(q);
-		break;
-	}
-}
-
-bool
-queue_safe(struct queue *q)
-{
-	if (!q->spool)
-		return false;
-	finish_unfinished(q);
-	if (written_position(q) < q->position || q->unfinished)
-		return false;
-	if (q->limits.sync == CONF_SYNC_NEVER || q->synced >= q->position)
-		return true;
-	sync_start(q);
-	return false;
-}
-
-uint64_t
-queue_unsafe_rows(struct queue *q)
-{
-	uint64_t rows = q->open ? q->open->unwritten.rows : 0;
-	const struct batch *b;
-
-	for (b = q->head; b; b = b->next)
-		if (!b->on_disk)
-			rows += b->unwritten.rows;
-	return rows;
-}
-
 /* ---- room ---- */
 
 /* Gives up memory of batches that the disk holds for certain, oldest first. */
@@ -435,7 +235,7 @@ trim_memory(struct queue *q)
 	}
 	(void)pthread_mutex_unlock(&q->mutex);
 	if (b == NULL && q->limits.sync != CONF_SYNC_NEVER && q->synced < q->position)
-		sync_start(q); /* what stays in memory may go once it is synced */
+		queue_sync_start(q); /* what stays in memory may go once it is synced */
 }
 
 static bool
@@ -457,7 +257,8 @@ has_room(struct queue *q, bool drained)
 	if (!q->spool)
 		return true;
 	q->stats->spool_bytes = spool_bytes(q->spool);
-	return q->stats->spool_bytes < disk && !q->disk_failing && (q->open || queue_have_number(q));
+	return q->stats->spool_bytes < disk && !q->disk_failing &&
+	       (q->open || queue_have_number(q));
 }
 
 static void
@@ -657,11 +458,11 @@ queue_seal(struct queue *q)
 	if (!b || !b->all.rows)
 		return;
 	batch_trim(b);
-	if (q->spool && batch_finish(q, b) < 0)
+	if (q->spool && queue_finish_batch(q, b) < 0)
 		q->unfinished++;
 	q->open = NULL;
 	if (q->spool)
-		written(q);
+		queue_written(q);
 	(void)pthread_mutex_lock(&q->mutex);
 	b->state = BATCH_SEALED;
 	list_insert(q, b);
@@ -698,8 +499,8 @@ queue_turn(struct queue *q)
 	flush_for_waits(q);
 	if (q->spool && q->open && q->open->written < q->open->bytes) {
 		/* With older batches waiting for the disk, this one waits behind them. */
-		if (!q->disk_failing && batch_write(q, q->open) == 0)
-			written(q);
+		if (!q->disk_failing && queue_write_batch(q, q->open) == 0)
+			queue_written(q);
 	}
 	queue_release_waits(q);
 	if (q->stats->memory_bytes >= DRAINED(q->limits.memory))
@@ -711,11 +512,11 @@ void
 queue_tick(struct queue *q)
 {
 	if (q->spool) {
-		finish_unfinished(q);
-		if (!q->disk_failing && q->open && batch_write(q, q->open) == 0)
-			written(q);
+		queue_finish_all(q);
+		if (!q->disk_failing && q->open && queue_write_batch(q, q->open) == 0)
+			queue_written(q);
 		if (q->limits.sync != CONF_SYNC_NEVER)
-			sync_start(q);
+			queue_sync_start(q);
 		if (q->limits.keep_ms)
 			spool_prune(q->spool, q->limits.keep_ms);
 		q->stats->spool_bytes = spool_bytes(q->spool);
@@ -763,7 +564,7 @@ queue_collect(struct queue *q)
 		collect_done(q, b);
 	}
 	if (q->spool)
-		sync_collect(q);
+		queue_sync_collect(q);
 	queue_release_waits(q);
 	check_room(q);
 	assert(stats_conserved(q->stats));

@@ -1,6 +1,7 @@
 /*
- * queue_internal.h - what queue.c (the loop's side), queue_wait.c (sync frames)
- * and queue_writer.c (the writers' side) share.  Nobody else includes it.
+ * queue_internal.h - what queue.c (the loop's side), queue_disk.c (its way to the spool),
+ * queue_wait.c (sync frames) and queue_writer.c (the writers' side) share.  Nobody else includes
+ * it.
  */
 #pragma once
 
@@ -73,7 +74,26 @@ struct queue {
  */
 struct batch *queue_ready(const struct queue *q, uint64_t now_ms, uint64_t *next_ms);
 
-/* queue_wait.c; loop thread */
+/* ---- queue_disk.c; loop thread, and only with a spool ---- */
+
+/* Brings what is not on disk yet there.  Returns 0 or the error that stopped it, which it logs. */
+int queue_write_batch(struct queue *q, struct batch *b);
+
+/* The last step of a sealed batch: its summary.  From here on it may live on disk only. */
+int queue_finish_batch(struct queue *q, struct batch *b);
+
+/* Tries again what a full or failing disk has refused, oldest first. */
+void queue_finish_all(struct queue *q);
+
+/* After blocks were written: what the sync mode wants at once. */
+void queue_written(struct queue *q);
+
+/* One sync is under way at a time; what is asked for meanwhile shares the next one. */
+void queue_sync_start(struct queue *q);
+void queue_sync_collect(struct queue *q);
+
+/* ---- queue_wait.c; loop thread ---- */
+
 uint64_t queue_durable(struct queue *q);   /* everything before it is on disk or stored */
 void queue_release_waits(struct queue *q); /* level 1 */
 void queue_pass_waits(struct queue *q, struct batch *b,
