@@ -1,0 +1,283 @@
+"""Private PostgreSQL servers in temporary directories, and questions to databases."""
+import glob
+import os
+import pwd
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import tempfile
+import urllib.parse
+
+import psycopg2
+
+import processes
+from waiting import seconds, wait_until
+
+SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "60",
+    "shared_buffers": "64MB",
+    "max_wal_size": "2GB",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+}
+
+
+def server_directory():
+    """Where initdb and postgres are, or None."""
+    candidates = [os.environ.get("PG_BINDIR") or ""]
+    for pattern in ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin"):
+        candidates += sorted(glob.glob(pattern), key=version_of, reverse=True)
+    in_path = shutil.which("postgres")
+    if in_path:
+        candidates.append(os.path.dirname(in_path))
+    for directory in candidates:
+        if directory and all(
+            os.access(os.path.join(directory, name), os.X_OK) for name in ("initdb", "postgres")
+        ):
+            return directory
+    return None
+
+
+def version_of(path):
+    digits = "".join(c if c.isdigit() else " " for c in path).split()
+    return int(digits[0]) if digits else 0
+
+
+def has_timescaledb(bindir):
+    share = subprocess.run(
+        [os.path.join(bindir, "pg_config"), "--sharedir"], capture_output=True, text=True
+    ).stdout.strip() or os.path.join("/usr/share/postgresql", str(version_of(bindir)))
+    return os.path.exists(os.path.join(share, "extension", "timescaledb.control"))
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def unprivileged_user():
+    """PostgreSQL does not run as root; None where we are not root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            pass
+    raise AssertionError("neither postgres nor nobody is a user here")
+
+
+class Queries:
+    """What tests ask any store; each question opens its own connection."""
+
+    def value(self, sql, *args):
+        return self.rows(sql, *args)[0][0]
+
+    def count(self, table="metrics"):
+        return self.value(f"SELECT count(*) FROM {table}")
+
+    def wait_value(self, expected, sql, *args, timeout=30):
+        seen = []
+
+        def equal():
+            try:
+                seen.append(self.value(sql, *args))
+            except self.not_yet as error:
+                seen.append(error)
+            return seen[-1] == expected
+
+        wait_until(equal, timeout, lambda: f"{sql} = {expected}, but {seen[-1]}")
+
+    def wait_count(self, expected, table="metrics", timeout=30):
+        self.wait_value(expected, f"SELECT count(*) FROM {table}", timeout=timeout)
+
+
+class Sqlite(Queries):
+    not_yet = (sqlite3.Error,)
+    ledger = "metric_collectord_batches"
+    rejected = "metric_collectord_rejected"
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.uri = "sqlite:" + self.path
+
+    def rows(self, sql, *args):
+        connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=seconds(10))
+        try:
+            return connection.execute(sql, args).fetchall()
+        finally:
+            connection.close()
+
+
+class Database(Queries):
+    not_yet = (psycopg2.OperationalError, psycopg2.errors.UndefinedTable)
+    ledger = "metric_collectord.batches"
+    rejected = "metric_collectord.rejected"
+
+    def __init__(self, cluster, name):
+        self.cluster = cluster
+        self.name = name
+        self.uri = self.uri_for("postgres")
+
+    def uri_for(self, user, password=None):
+        login = user if password is None else f"{user}:{urllib.parse.quote(password, safe='')}"
+        return f"postgresql://{login}@127.0.0.1:{self.cluster.port}/{self.name}"
+
+    def connect(self):
+        connection = psycopg2.connect(
+            host="127.0.0.1",
+            port=self.cluster.port,
+            dbname=self.name,
+            user="postgres",
+            connect_timeout=int(seconds(10)),
+        )
+        connection.autocommit = True
+        return connection
+
+    def rows(self, sql, *args):
+        connection = self.connect()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, args or None)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def execute(self, sql, *args):
+        self.rows(sql, *args)
+
+    def wait_table(self, name="metric_collectord.rejected"):
+        """Until the migrations have made it."""
+        self.wait_value(True, "SELECT to_regclass(%s) IS NOT NULL", name)
+
+
+class Cluster:
+    """A server: made by initdb, listening on 127.0.0.1 and on a socket in its directory."""
+
+    def __init__(self, bindir, **settings):
+        self.bindir = bindir
+        self.user = unprivileged_user()
+        self.settings = {**SETTINGS, **settings}
+        self.directory = tempfile.mkdtemp(prefix="mc-pg-")
+        self.data = os.path.join(self.directory, "data")
+        self.log_path = os.path.join(self.directory, "log")
+        self.port = free_port()
+        self.process = None
+        self._databases = 0
+        if self.user:
+            os.chown(self.directory, self.user.pw_uid, self.user.pw_gid)
+        self._initdb()
+
+    def _as_user(self):
+        if not self.user:
+            return {}
+        return {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
+
+    def _tool(self, name):
+        return os.path.join(self.bindir, name)
+
+    def _initdb(self):
+        result = subprocess.run(
+            [
+                *(self._tool("initdb"), "-D", self.data, "-U", "postgres", "-A", "trust"),
+                *("--no-sync", "-E", "UTF8", "--locale=C"),
+            ],
+            **self._as_user(),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        with open(os.path.join(self.data, "postgresql.conf"), "a", encoding="utf-8") as file:
+            file.write(f"port = {self.port}\nlisten_addresses = '127.0.0.1'\n")
+            file.write(f"unix_socket_directories = '{self.directory}'\n")
+            for key, value in self.settings.items():
+                file.write(f"{key} = '{value}'\n")
+
+    def require_password(self, user):
+        """From now on, user needs one; takes effect at start or reload."""
+        path = os.path.join(self.data, "pg_hba.conf")
+        with open(path, encoding="utf-8") as file:
+            rest = file.read()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"host all {user} 127.0.0.1/32 scram-sha-256\n" + rest)
+        if self.process:
+            self.execute("SELECT pg_reload_conf()")
+
+    # ---- the process ----
+
+    def start(self):
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [self._tool("postgres"), "-D", self.data],
+                **self._as_user(),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=processes.die_with_parent(signal.SIGQUIT),
+            )
+        wait_until(self._answers, 60, self.log)
+        return self
+
+    def _answers(self):
+        assert self.process.poll() is None, self.log()
+        try:
+            self.execute("SELECT 1")
+            return True
+        except psycopg2.OperationalError:
+            return False
+
+    def stop(self, mode="fast"):
+        signals = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+        self.process.send_signal(signals[mode])
+        self.process.wait(seconds(60))
+        self.process = None
+
+    def kill9(self):
+        """The postmaster and all its children, as when the machine dies."""
+        pids = [self.process.pid, *processes.children(self.process.pid)]
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.wait(seconds(60))
+        wait_until(lambda: not any(processes.alive(pid) for pid in pids), 30)
+        self.process = None
+
+    def restart(self, mode="fast"):
+        self.stop(mode)
+        return self.start()
+
+    def remove(self):
+        if self.process:
+            self.stop("immediate")
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as file:
+            return file.read()[-4000:]
+
+    # ---- its databases ----
+
+    def database(self, name):
+        return Database(self, name)
+
+    def execute(self, sql):
+        return Database(self, "postgres").rows(sql)
+
+    def unused_name(self):
+        self._databases += 1
+        return f"test_{self._databases}"
+
+    def create_database(self, name=None):
+        name = name or self.unused_name()
+        self.execute(f'CREATE DATABASE "{name}"')
+        return Database(self, name)

@@ -1,0 +1,311 @@
+"""The daemon under test, as a child process whose log is read while it runs."""
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+
+import processes
+import wire
+from programs import ROOT, daemon_path
+from waiting import Deadline, seconds
+
+LEVELS = {"error", "warning", "notice", "info", "debug"}
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+SANITIZER_REPORTS = (
+    "ERROR: AddressSanitizer",
+    "ERROR: LeakSanitizer",
+    "WARNING: ThreadSanitizer",
+    "runtime error:",
+)
+# What would reach the daemon by accident; tests give it what they mean to.
+FOREIGN_ENVIRONMENT = re.compile(
+    r"(DB|TCP|PG)[A-Z_]*|BATCH_INTERVAL|DATABASE_URL|LOG_LEVEL|NOTIFY_SOCKET|WATCHDOG_.*"
+    r"|LISTEN_.*|JOURNAL_STREAM|CREDENTIALS_DIRECTORY"
+)
+
+
+def environment(extra=None):
+    env = {k: v for k, v in os.environ.items() if not FOREIGN_ENVIRONMENT.fullmatch(k)}
+    env.setdefault("LSAN_OPTIONS", f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0")
+    env.update(extra or {})
+    return env
+
+
+def render_value(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return "{" + ", ".join(render_value(v) for v in value) + "}"
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def render(conf):
+    """{"max_clients": 5, "batch.interval": 1} as a configuration file."""
+    lines, sections = [], {}
+    for key, value in conf.items():
+        section, _, name = key.rpartition(".")
+        if section:
+            sections.setdefault(section, []).append(f"    {name} = {render_value(value)}")
+        else:
+            lines.append(f"{name} = {render_value(value)}")
+    for section, content in sections.items():
+        lines += [f"{section} {{", *content, "}"]
+    return "\n".join(lines) + "\n"
+
+
+def not_json(constant):
+    """Python reads NaN and Infinity; JSON has neither."""
+    raise ValueError(constant)
+
+
+class Collector:
+    """
+    conf is a dictionary of keys; options become -o KEY=VALUE; launcher is put in front of the
+    command.  Everything lives in directory, so that another Collector on the same directory
+    is the daemon's next start.
+    """
+
+    def __init__(self, directory, conf, env=None, options=(), launcher=(), pass_fds=()):
+        self.directory = directory
+        self.conf = dict(conf)
+        self.env = environment(env)
+        self.options = list(options)
+        self.launcher = list(launcher)
+        self.pass_fds = tuple(pass_fds)
+        self.events = []
+        self.noise = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self.process = None
+        self.write_conf()
+
+    # ---- the process ----
+
+    @property
+    def conf_path(self):
+        return os.path.join(self.directory, "metric-collectord.conf")
+
+    def write_conf(self, text=None, **changes):
+        """Keys with a dot are given as section__name; the daemon reads it at start or reload."""
+        self.conf.update({key.replace("__", "."): value for key, value in changes.items()})
+        with open(self.conf_path, "w", encoding="utf-8") as file:
+            file.write(render(self.conf) if text is None else text)
+
+    def command(self):
+        argv = [*self.launcher, daemon_path(), "-c", self.conf_path]
+        for option in self.options:
+            argv += ["-o", option]
+        return argv
+
+    def start(self, wait="ready"):
+        self.process = subprocess.Popen(
+            self.command(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=self.env,
+            pass_fds=self.pass_fds,
+            preexec_fn=processes.die_with_parent(),
+        )
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+        if wait:
+            self.wait_event(wait, timeout=30)
+        return self
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def signal(self, signo):
+        self.process.send_signal(signo)
+
+    def wait(self, timeout=30):
+        """Waits for the end; returns the exit status."""
+        status = self.process.wait(seconds(timeout))
+        self._thread.join(seconds(timeout))
+        return status
+
+    def stop(self, signo=signal.SIGTERM, timeout=30):
+        if self.process.poll() is None:
+            self.signal(signo)
+        return self.wait(timeout)
+
+    def stop_at_once(self):
+        """Two SIGTERMs: when a database is away and what becomes of the rest does not matter."""
+        mark = self.mark()
+        self.signal(signal.SIGTERM)
+        self.wait_event("stopping", since=mark)
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill9(self):
+        self.process.kill()
+        return self.wait()
+
+    # ---- the log ----
+
+    def _read(self):
+        for line in self.process.stderr:
+            text = line.decode("utf-8", errors="replace").rstrip("\n")
+            with self._changed:
+                if not self._add_event(text):
+                    self.noise.append(text)
+                self._changed.notify_all()
+        self.process.stderr.close()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _add_event(self, text):
+        try:
+            event = json.loads(text, parse_constant=not_json)
+        except ValueError:
+            return False
+        if not isinstance(event, dict):
+            return False
+        self.events.append(event)
+        return True
+
+    def mark(self):
+        with self._changed:
+            return len(self.events)
+
+    def find(self, name, since=0, **fields):
+        """The events of that name; a field is compared, or judged where a function is given."""
+        with self._changed:
+            events = self.events[since:]
+        return [e for e in events if e.get("event") == name and matches(e, fields)]
+
+    def wait_event(self, name, timeout=20, since=0, count=1, **fields):
+        """The count-th such event, as soon as it is there."""
+        deadline = Deadline(timeout)
+        with self._changed:
+            while True:
+                found = self.find_locked(name, since, fields)
+                if len(found) >= count:
+                    return found[count - 1]
+                if self._ended or deadline.passed():
+                    raise AssertionError(self._missing(name, fields, count))
+                self._changed.wait(deadline.left())
+
+    def find_locked(self, name, since, fields):
+        return [e for e in self.events[since:] if e.get("event") == name and matches(e, fields)]
+
+    def _missing(self, name, fields, count):
+        why = "the daemon has ended" if self._ended else "no such event in time"
+        tail = "\n".join(json.dumps(e) for e in self.events[-30:])
+        noise = "\n".join(self.noise[-60:])
+        return f"{why}: {count} x {name} {fields}\nlast events:\n{tail}\n{noise}"
+
+    def log_text(self):
+        with self._changed:
+            return "\n".join([*(json.dumps(e) for e in self.events), *self.noise])
+
+    # ---- what tests ask for ----
+
+    @property
+    def addresses(self):
+        return [e["address"] for e in self.find("listening")]
+
+    @property
+    def address(self):
+        return self.addresses[0]
+
+    @property
+    def port(self):
+        return int(self.address.rpartition(":")[2])
+
+    def sender(self, **options):
+        return wire.Sender(self.address, **options)
+
+    def send(self, data):
+        """Sends over a connection of its own; returns once the daemon has read everything."""
+        with self.sender() as sender:
+            sender.send(data)
+            assert sender.finish() == b""
+
+    def statistics(self):
+        mark = self.mark()
+        self.signal(signal.SIGUSR2)
+        return self.wait_event("statistics", since=mark)
+
+    def wait_statistics(self, timeout=20, **expected):
+        """Asks until the counters are as expected; returns them all."""
+        deadline = Deadline(timeout)
+        while True:
+            last_try = deadline.passed()
+            statistics = self.statistics()
+            if matches(statistics, expected):
+                return statistics
+            assert not last_try, f"{statistics} instead of {expected}"
+
+    def flush(self):
+        self.signal(signal.SIGUSR1)
+
+    def reload(self, wait="reloaded"):
+        mark = self.mark()
+        self.signal(signal.SIGHUP)
+        return self.wait_event(wait, since=mark)
+
+    @property
+    def stopped(self):
+        return self.find("stopped")[-1]
+
+    # ---- the end of every test ----
+
+    def finish(self):
+        """Ends the daemon if the test has not, then checks what holds for every run."""
+        hung = False
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            hung = not self._end_by_signals()
+        else:
+            self.wait()
+        self._check(hung)
+
+    def _end_by_signals(self):
+        for timeout in (3, 15):
+            self.signal(signal.SIGTERM)
+            try:
+                self.wait(timeout)
+                return True
+            except subprocess.TimeoutExpired:
+                pass
+        self.kill9()
+        return False
+
+    def _check(self, hung):
+        status = self.process.returncode
+        text = "\n".join(self.noise)
+        reports = [r for r in SANITIZER_REPORTS if r in text]
+        assert not reports, f"{reports}:\n{text[:20000]}"
+        assert not hung, "SIGTERM did not end the daemon\n" + self._missing("stopped", {}, 1)
+        assert status in (0, 1, 2, -signal.SIGKILL), f"ended by {status}\n{text[-4000:]}"
+        assert not self.noise, f"stderr has what is not JSON:\n{text[-4000:]}"
+        if status in (0, 1) and self.find("ready"):
+            assert self.find("stopped"), "no stopped event at a clean exit"
+        for event in self.events:
+            check_event(event)
+
+
+def matches(event, fields):
+    return all(
+        wanted(event.get(key)) if callable(wanted) else event.get(key) == wanted
+        for key, wanted in fields.items()
+    )
+
+
+def check_event(event):
+    assert isinstance(event.get("event"), str), event
+    assert TIMESTAMP.fullmatch(event.get("timestamp", "")), event
+    assert event.get("level") in LEVELS, event
+    if event["event"] in ("stopped", "statistics"):
+        held = event["stored"] + event["buffered"] + event["rejected"] + event["dropped"]
+        assert event["received"] == held, f"not conserved: {event}"

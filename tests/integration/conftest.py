@@ -1,0 +1,123 @@
+"""Fixtures: servers, databases, and collectors that are checked when a test ends."""
+import resource
+
+import pytest
+
+import cluster as cluster_module
+from cluster import Cluster, Sqlite
+from collector import Collector
+from notify import NotifySocket
+
+
+@pytest.fixture(scope="session", autouse=True)
+def descriptor_limit():
+    """Tests with thousands of clients hold the other ends themselves."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+@pytest.fixture(scope="session")
+def postgres_bindir():
+    bindir = cluster_module.server_directory()
+    if not bindir:
+        pytest.skip("skipped: PostgreSQL server is not installed")
+    return bindir
+
+
+@pytest.fixture(scope="session")
+def cluster(postgres_bindir):
+    """Shared by all tests: nobody stops it or changes its roles without cleaning up."""
+    shared = Cluster(postgres_bindir).start()
+    yield shared
+    shared.remove()
+
+
+@pytest.fixture
+def own_cluster(postgres_bindir):
+    """For tests that stop, kill or restart it; not started."""
+    own = Cluster(postgres_bindir)
+    yield own
+    own.remove()
+
+
+@pytest.fixture(scope="session")
+def timescale_cluster(postgres_bindir):
+    if not cluster_module.has_timescaledb(postgres_bindir):
+        pytest.skip("skipped: TimescaleDB is not installed")
+    shared = Cluster(
+        postgres_bindir,
+        shared_preload_libraries="timescaledb",
+        max_worker_processes="16",
+        **{"timescaledb.telemetry_level": "off"},
+    ).start()
+    yield shared
+    shared.remove()
+
+
+@pytest.fixture
+def database(cluster):
+    fresh = cluster.create_database()
+    yield fresh
+    cluster.execute(f'DROP DATABASE "{fresh.name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def sqlite_store(tmp_path):
+    return Sqlite(tmp_path / "metrics.db")
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def store(request):
+    """The test runs once on each."""
+    return request.getfixturevalue("database" if request.param == "postgres" else "sqlite_store")
+
+
+@pytest.fixture
+def new_collector(tmp_path):
+    """
+    Makes a collector, not started.  Keys of the configuration with a dot are given as
+    section__name; a second one with the same name lives in the same directory, on the same spool.
+    """
+    made = []
+
+    def make(store=None, name="collector", env=None, options=(), launcher=(), pass_fds=(), **conf):
+        directory = tmp_path / name
+        directory.mkdir(exist_ok=True)
+        settings = {
+            "listen": ["127.0.0.1:0"],
+            "batch.interval": 0.2,
+            "buffer.spool": directory / "spool",
+            "database.uri": store.uri if store else f"sqlite:{directory}/metrics.db",
+            "database.timescaledb": "off",
+            "log.target": "stderr",
+        }
+        settings.update({key.replace("__", "."): value for key, value in conf.items()})
+        settings = {key: value for key, value in settings.items() if value is not None}
+        one = Collector(str(directory), settings, env, options, launcher, pass_fds)
+        made.append(one)
+        return one
+
+    yield make
+    errors = []
+    for one in made:
+        try:
+            one.finish()
+        except AssertionError as error:
+            errors.append(str(error))
+    assert not errors, "\n\n".join(errors)
+
+
+@pytest.fixture
+def start_collector(new_collector):
+    def start(store=None, wait="ready", **settings):
+        return new_collector(store, **settings).start(wait)
+
+    return start
+
+
+@pytest.fixture
+def notify_socket(tmp_path):
+    sock = NotifySocket(tmp_path / "notify")
+    yield sock
+    sock.close()

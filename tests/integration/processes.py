@@ -1,0 +1,52 @@
+"""Child processes that do not outlive the tests, and what /proc knows about them."""
+import ctypes
+import os
+import signal
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(signo=signal.SIGKILL):
+    """For preexec_fn: the child gets signo when the test run is killed."""
+
+    def setup():
+        _libc.prctl(_PR_SET_PDEATHSIG, signo)
+
+    return setup
+
+
+def children(pid):
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            found.append(int(entry))
+    return found
+
+
+def alive(pid):
+    """False for zombies, too: they hold nothing any more."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def rss_bytes(pid):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS")
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
