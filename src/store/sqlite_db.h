@@ -1,0 +1,75 @@
+/*
+ * sqlite_db.h - the embedded store's connection: opening, schema, statements, errors.
+ *
+ * Beneath sqlite.c, and used by it alone.  No call waits for other processes' locks for longer than
+ * database.connect_timeout, or once stop_fd is readable.
+ */
+#pragma once
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "store/store.h"
+
+/* The statements that a connection keeps prepared; their texts stand in sqlite_db.c. */
+enum sqlite_statement {
+	ST_BEGIN,
+	ST_COMMIT,
+	ST_ROLLBACK,
+	ST_LEDGER,        /* collector, batch, rows, bytes, min_time, max_time, stored_at */
+	ST_LEDGER_COUNT,  /* collector, batch, rows, rejected */
+	ST_LEDGER_FIT,    /* collector, batch, rows, min_time, max_time -> rows, rejected, fits */
+	ST_LEDGER_HAS,    /* collector, batch -> a row, or none */
+	ST_LEDGER_SETTLE, /* collector, below batch, before stored_at */
+	ST_METRIC,        /* time, metric_name, value */
+	ST_REJECT,        /* time, name, value, reason, error, collector, batch, rejected_at */
+	ST_COUNT,
+};
+
+struct sqlite_db {
+	const struct conf_database *conf; /* borrowed */
+	int stop_fd;                      /* borrowed */
+	sqlite3 *db;
+	sqlite3_stmt *st[ST_COUNT];
+	uint64_t busy_until_ms;
+	bool stopped; /* stop_fd was readable while a statement waited or ran */
+};
+
+/* Opens the file, or makes it; applies migrations. After any outcome sqlite_db_close() is due. */
+enum store_status sqlite_db_open(struct sqlite_db *s, const struct conf_database *conf, int stop_fd,
+				 struct store_error *err);
+void sqlite_db_close(struct sqlite_db *s);
+
+/* Puts the connection's last error, of code rc, into err and says how to go on. */
+enum store_status sqlite_db_fail(const struct sqlite_db *s, int rc, struct store_error *err);
+
+/* Runs a statement that gives no rows.  SQLITE_OK, or the extended code. */
+int sqlite_db_run(struct sqlite_db *s, enum sqlite_statement which);
+
+/* Takes the write lock. */
+enum store_status sqlite_db_begin(struct sqlite_db *s, struct store_error *err);
+enum store_status sqlite_db_commit(struct sqlite_db *s, struct store_error *err);
+
+/* Ends a transaction, if there is one still; sets err->reconnect where it does not end. */
+void sqlite_db_roll_back(struct sqlite_db *s, struct store_error *err);
+
+/* ---- binding: texts are borrowed until the statement has run ---- */
+
+#define ISO_TIME_LEN 27 /* 2026-01-31T09:30:00.123456Z */
+
+/* Rows come in runs of the same day, so the date is made once for a run. */
+struct iso_time {
+	uint64_t day;            /* since 1970, whose date stands in text; UINT64_MAX: none */
+	char text[ISO_TIME_LEN]; /* not terminated */
+};
+
+#define ISO_TIME_NONE ((struct iso_time){.day = UINT64_MAX})
+
+/* Microseconds since 1970-01-01 UTC, FRAME_TIME_MAX at the most, as text in t. */
+const char *iso_time(struct iso_time *t, uint64_t us);
+
+void bind_text(sqlite3_stmt *st, int i, const char *text, size_t len);
+void bind_u64(sqlite3_stmt *st, int i, uint64_t v);
+void bind_time(sqlite3_stmt *st, int i, struct iso_time *t, uint64_t us);
