@@ -16,7 +16,7 @@
  *
  * The sink is the one piece of process-wide state in the program: every thread
  * and every module may log, a line is written by one call, and lines are never
- * mixed.  All functions are thread-safe, except log_open() and log_close().
+ * mixed.  All functions are thread-safe.
  */
 #pragma once
 
@@ -44,7 +44,7 @@ enum log_type {
 };
 
 struct log_field {
-	const char *key; /* [a-z][a-z0-9_]* */
+	const char *key; /* a static string: [a-z][a-z0-9_]* */
 	enum log_type type;
 	union {
 		struct {
@@ -72,11 +72,16 @@ struct log_field log_field_str(const char *key, const char *s);
 #define LOG_NONE ((struct log_field){.key = "", .type = LOG_T_SKIP})
 #define LOG_END ((struct log_field){.key = NULL, .type = LOG_T_END})
 
-/* Until log_open() is called, events of LOG_INFO and worse go to stderr. */
+/*
+ * Until log_open() is called, events of LOG_INFO and worse go to stderr.  Called
+ * again, it changes target and level.  Returns 0, or a negative errno when the
+ * journal was asked for and there is none: events then go to stderr.  A closed
+ * stderr is replaced by /dev/null, so that no socket takes its number.
+ */
 int log_open(enum log_target target, int level);
 void log_set_level(int level);
 bool log_enabled(int level);
-void log_close(void); /* writes what rate limits still hold back */
+void log_close(void); /* writes what rate limits still hold back; then as before log_open() */
 
 /*
  * Writes one event, unless its level is below the threshold.  fields ends with
@@ -108,3 +113,10 @@ void log_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  */
 size_t log_format(char *buf, size_t size, uint64_t now_us, int level, const char *event,
 		  const struct log_field *fields);
+
+/*
+ * For the tests: the monotonic clock, in ms, that rate limits and the patience
+ * with a blocked stderr go by.  NULL is clock_ms() again.
+ */
+typedef uint64_t log_clock_fn(void);
+void log_set_clock(log_clock_fn *clock);
