@@ -2,7 +2,7 @@
  * spool.h - the directory that keeps batches across crashes.
  *
  *	spool/identity                     the collector's UUID, made once
- *	spool/sequence                     no number below this one is used again
+ *	spool/sequence                     no number from this one on has been used; and a CRC
  *	spool/lock                         held (flock) by the daemon that runs
  *	spool/00000000000000000042.batch   a batch that is not stored yet
  *	spool/00000000000000000041.stored  a stored one that buffer.keep still keeps
@@ -33,7 +33,8 @@ struct spool_file; /* one batch's file while it grows */
  * -EBUSY another process holds the lock; -ENOTSUP a newer format version (nothing was
  * touched); or any errno of the system's.  In each case why holds a sentence for
  * the operator.  A lost or damaged identity is made anew: batches carry the
- * identity they were written under.
+ * identity they were written under.  So it is when the sequence is lost or damaged, since then
+ * nobody knows which numbers the old identity has used.
  */
 #define SPOOL_WHY_MAX 512
 int spool_open(const char *dir, enum conf_sync sync, struct spool **ret, char why[SPOOL_WHY_MAX]);
@@ -47,9 +48,12 @@ const char *spool_identity(const struct spool *s);
 /*
  * Finds what an earlier run left, oldest number first.  Sealed files cost a read of
  * their header; one that was still growing is scanned, its torn end cut off, and
- * sealed.  Damaged stretches and unusable files go to corrupt/ with a spool_corrupt
- * event {file, lost_bytes, error}; files that are not ours are left alone.  found() is called for
- * each batch that is left.  Loop thread, once, before anything else.
+ * sealed (spool_torn event {file, bytes}).  Damaged stretches and unusable files go to corrupt/
+ * with a spool_corrupt event {file, lost_bytes, error}; files that are not ours are left alone.
+ * Sound blocks behind a damaged header are taken for a batch of ours with the number that the
+ * name says.  found() is called for each batch that is left.  What a file's content or state may be
+ * is never an error; -ENOMEM or the directory cannot be read.  Loop thread, once, before
+ * anything else.
  */
 typedef void spool_found_fn(void *arg, const struct spool_header *h);
 int spool_recover(struct spool *s, spool_found_fn *found, void *arg);
@@ -68,7 +72,7 @@ int spool_create(struct spool *s, uint64_t number, struct spool_file **ret);
 
 /*
  * Appends one block.  All or nothing: after an error the next call writes at the same place.
- * min_us and max_us are those of these frames.
+ * min_us and max_us are those of these frames.  -EMSGSIZE when len is above SPOOL_BLOCK_MAX.
  */
 int spool_append(struct spool_file *f, const uint8_t *frames, uint32_t len, uint32_t rows,
 		 uint64_t min_us, uint64_t max_us);
@@ -89,7 +93,9 @@ uint64_t spool_bytes(const struct spool *s);
 
 /*
  * Asks for everything appended and sealed so far to reach the disk; returns its ticket at once.
- * Requests made while a sync is under way share the next one.  Loop thread.
+ * Requests made while a sync is under way share the next one.  Files that were removed meanwhile
+ * count as safe.  With sync = never, which closes sealed files unsynced, this syncs the whole
+ * file system (syncfs).  Loop thread.
  */
 uint64_t spool_sync(struct spool *s);
 
@@ -101,7 +107,10 @@ uint64_t spool_sync(struct spool *s);
  */
 uint64_t spool_synced(const struct spool *s, int *err);
 
-/* fn is called, from the syncer's thread, whenever spool_synced() or its error has changed. */
+/*
+ * fn is called, from the syncer's thread, whenever spool_synced() or its error has changed.  Once
+ * this has returned, the fn before it does not run and will not be called.  fn must not call it.
+ */
 void spool_on_synced(struct spool *s, void (*fn)(void *arg), void *arg);
 
 /* ---- sealed batches; any thread ---- */

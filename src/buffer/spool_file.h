@@ -4,6 +4,7 @@
  *	header   112 bytes: what the batch is, and once it is sealed, a summary
  *	block    { magic 4 | length 4 | rows 4 | crc32c 4 | frames ... }   repeated
  *
+ * A block's magic holds a byte that no UTF-8 has, so that no metric's name looks like one.
  * Frames stand in wire form (wire/frame.h).  The CRC covers the block's first
  * twelve bytes and its frames.  All integers are big-endian.
  *
@@ -31,7 +32,9 @@
 
 #define SPOOL_FILE_VERSION 1
 #define SPOOL_FILE_HEADER 112
+#define SPOOL_FILE_SUMMARY 56 /* where the summary begins */
 #define SPOOL_BLOCK_HEADER 16
+#define SPOOL_BLOCK_MAGIC "\376MCB"
 #define SPOOL_BLOCK_MAX (64u << 20) /* a longer length is damage */
 
 #define UUID_TEXT 37 /* "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx" and its NUL */
@@ -54,6 +57,10 @@ struct spool_header {
 	struct spool_summary summary;
 };
 
+/* Adds rows metrics, bytes long and between two instants, to *sum. */
+void spool_summary_add(struct spool_summary *sum, uint64_t bytes, uint64_t rows, uint64_t min_us,
+		       uint64_t max_us);
+
 void spool_header_encode(uint8_t out[SPOOL_FILE_HEADER], const struct spool_header *h);
 
 /*
@@ -69,9 +76,12 @@ void spool_block_encode(uint8_t out[SPOOL_BLOCK_HEADER], const uint8_t *frames, 
 /*
  * Walks the blocks of a file that was read into memory (p, len: what follows the
  * header).  Sound blocks, each holding exactly the whole valid frames it says, are
- * handed to block(); damaged stretches to damage() (either may be NULL).  After
- * damage the walk goes on at the next sound block.  A torn end (fewer bytes than a block
- * needs, with no sound block behind) is not damage: *torn counts its bytes.
+ * handed to block(); damaged stretches to damage() (either may be NULL), in the order of
+ * their offsets.  Bytes that were handed out are not looked at again: the caller may
+ * overwrite them.  After damage the walk goes on at the next sound block.  A torn end (the
+ * beginning of a block, without all its metrics) is not damage: *torn counts its bytes.
+ * The work is bounded by a multiple of len whatever the bytes are; where senders have forged so
+ * many block headers that this does not suffice, the rest is damage.
  * Adds what the sound blocks hold to *sum (file_size excepted); min_us and max_us are
  * set from the first frame on.
  */
@@ -83,10 +93,19 @@ struct spool_walk {
 void spool_walk(const uint8_t *p, size_t len, const struct spool_walk *w, struct spool_summary *sum,
 		size_t *torn);
 
-/* "42" -> "00000000000000000042.batch" and back; false for any other name. */
+/*
+ * 42 -> "00000000000000000042.batch" and back; false for any other name.  Numbers are 1 to
+ * SPOOL_NUMBER_MAX, so that counting on from any of them stays within SQL's bigint.
+ */
 #define SPOOL_NAME_MAX 32
+#define SPOOL_NUMBER_MAX (UINT64_C(1) << 62)
 void spool_name(char out[SPOOL_NAME_MAX], uint64_t number);
 bool spool_name_parse(const char *name, uint64_t *number);
+
+/* The same for names that end otherwise (suffix ".stored"). */
+#define SPOOL_NAME_DIGITS 20
+void spool_name_as(char out[SPOOL_NAME_MAX], uint64_t number, const char *suffix);
+bool spool_name_parse_as(const char *name, const char *suffix, uint64_t *number);
 
 /* Text and binary forms of a UUID; false when text is not one. */
 void uuid_format(char out[UUID_TEXT], const uint8_t bin[16]);
