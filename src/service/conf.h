@@ -6,9 +6,9 @@
  * is shared by reference count, so that a writer thread can go on with the old
  * one while a reload installs the new.
  *
- * conf.c is the only file that sees libconfuse.  It holds one table: a line for
- * each key with type, default, range and whether a reload applies it.  Values
- * from the file, the environment and -o go through the same parsers.
+ * One table (conf_key.c) has a line for each key with type, default, range and
+ * whether a reload applies it.  Values from the file, the environment and -o go
+ * through the same parsers (conf_value.h).  Only conf_file.c sees libconfuse.
  */
 #pragma once
 
@@ -124,7 +124,8 @@ typedef void conf_diff_fn(void *arg, const char *key, bool restart);
 void conf_diff(const struct conf *a, const struct conf *b, conf_diff_fn *fn, void *arg);
 
 /*
- * Prints the table, one key a line: "batch.interval seconds 5 0.01..86400 reload".
+ * Prints the table, one key a line, with tabs between the columns:
+ * "batch.interval	seconds	5	0.01..86400	reload".
  * make check compares this with the manual page and the sample file.
  */
 void conf_print_keys(FILE *out);
