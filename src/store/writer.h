@@ -29,7 +29,7 @@ enum writers_status {
  * changed(arg) is called from a writer thread when the status changes or a thread has
  * ended.  Takes a reference of conf.  The threads have all signals blocked.
  */
-int writers_start(const struct conf *conf, struct queue *q, void (*changed)(void *arg), void *arg,
+int writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), void *arg,
 		  struct writers **ret);
 
 enum writers_status writers_status(const struct writers *w);
