@@ -1,0 +1,56 @@
+-- The table of metrics, and the schema in which the daemon keeps its books.
+--
+-- "metrics" is not qualified: it lies where search_path says, as a rule in "public".
+-- An existing table of that name and these columns is taken as it is.
+
+CREATE TABLE IF NOT EXISTS metrics (
+	time        timestamptz      NOT NULL,
+	metric_name text             NOT NULL,
+	value       double precision NOT NULL
+);
+
+-- The newest rows, and everything in a stretch of time.
+CREATE INDEX IF NOT EXISTS metrics_time_idx ON metrics (time DESC);
+-- One metric's newest row, and its stretch of time.
+CREATE INDEX IF NOT EXISTS metrics_metric_name_time_idx ON metrics (metric_name, time DESC);
+
+CREATE SCHEMA IF NOT EXISTS metric_collectord;
+COMMENT ON SCHEMA metric_collectord IS 'the books of metric-collectord';
+
+CREATE TABLE IF NOT EXISTS metric_collectord.migrations (
+	flavour    text        NOT NULL,
+	version    integer     NOT NULL,
+	name       text        NOT NULL,
+	checksum   text        NOT NULL, -- SHA-256 of the file
+	applied_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT migrations_pkey PRIMARY KEY (flavour, version)
+);
+
+-- The ledger: a row for each batch, committed together with its metrics.  That a batch
+-- which is sent again meets its own key here is what makes it count once.
+CREATE TABLE IF NOT EXISTS metric_collectord.batches (
+	collector uuid        NOT NULL, -- the identity of the daemon's spool
+	batch     bigint      NOT NULL, -- its number under that identity
+	rows      bigint      NOT NULL, -- that went to metrics
+	bytes     bigint      NOT NULL, -- of the batch in wire form
+	rejected  bigint      NOT NULL DEFAULT 0, -- rows that went to rejected
+	min_time  timestamptz NOT NULL,
+	max_time  timestamptz NOT NULL,
+	stored_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT batches_pkey PRIMARY KEY (collector, batch)
+);
+COMMENT ON TABLE metric_collectord.batches IS 'batches that are stored; never delete young rows';
+
+-- Metrics that the database refused: a constraint, a trigger, a type.
+CREATE TABLE IF NOT EXISTS metric_collectord.rejected (
+	time        timestamptz      NOT NULL,
+	name        text             NOT NULL, -- escaped where the database's encoding lacks it
+	value       double precision NOT NULL,
+	reason      text             NOT NULL, -- the kind: 'value', 'constraint', 'trigger'
+	sqlstate    text,
+	error       text,
+	collector   uuid             NOT NULL,
+	batch       bigint           NOT NULL,
+	rejected_at timestamptz      NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE metric_collectord.rejected IS 'metrics that the database refused';

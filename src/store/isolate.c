@@ -1,0 +1,214 @@
+#include "store/isolate.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/crash_point.h"
+#include "service/log.h"
+#include "store/pg_error.h"
+#include "wire/bytes.h"
+#include "wire/frame.h"
+#include "wire/utf8.h"
+
+/* PostgreSQL's types and their epoch: see copy.c. */
+#define EPOCH_US UINT64_C(946684800000000)
+
+/* A half waits at each level while the other is worked on: more levels than rows have bits. */
+#define DEPTH_MAX 66
+
+/* Each byte of a name may become \xHH. */
+#define ESCAPED_MAX (4 * FRAME_NAME_MAX + 1)
+
+struct part {
+	const uint8_t *frames;
+	size_t len;
+	uint64_t rows;
+};
+
+struct isolation {
+	struct pg_conn *c;
+	const struct batch_view *b;
+	struct part stack[DEPTH_MAX];
+	size_t depth;
+	uint64_t rejected;
+	struct store_error *err;
+};
+
+/* Cuts a part of two rows or more in two; the first one is worked on first. */
+static void
+halve(struct isolation *i, const struct part *p)
+{
+	uint64_t rows = p->rows / 2;
+	size_t len = 0;
+	uint64_t n;
+
+	for (n = 0; n < rows; n++)
+		len += frame_size_at(p->frames + len);
+	i->stack[i->depth++] = (struct part){p->frames + len, p->len - len, p->rows - rows};
+	i->stack[i->depth++] = (struct part){p->frames, len, rows};
+}
+
+/* Writes s in ASCII: any other byte, and the backslash, as \xHH. */
+static void
+escape(char *out, size_t size, const char *s, size_t len)
+{
+	size_t used = 0;
+	size_t i;
+
+	for (i = 0; i < len && used + 5 <= size; i++) {
+		unsigned char byte = (unsigned char)s[i];
+
+		if (byte >= 0x80 || byte == '\\')
+			used += (size_t)snprintf(out + used, size - used, "\\x%02x", byte);
+		else
+			out[used++] = (char)byte;
+	}
+	out[used] = '\0';
+}
+
+/* Can the database's encoding hold the text that was refused with this error? */
+static bool
+encodable(const char *sqlstate)
+{
+	return strcmp(sqlstate, "22021") != 0 && strcmp(sqlstate, "22P05") != 0;
+}
+
+/* What stands in the rejected table for one row. */
+struct refusal {
+	uint8_t time[8];  /* timestamptz in binary */
+	uint8_t value[8]; /* float8 in binary */
+	char name[ESCAPED_MAX];
+	char error[4 * STORE_ERROR_MAX + 1];
+	char batch[24];
+};
+
+static void
+describe(struct refusal *r, const struct isolation *i, const struct frame *f, const uint8_t *p)
+{
+	const char *error = i->err->text;
+	size_t len = strlen(error);
+	bool ok = encodable(i->err->sqlstate);
+
+	be64_store(r->time, f->time_us - EPOCH_US);
+	memcpy(r->value, p + 9 + f->name_len, sizeof(r->value));
+	if (ok)
+		(void)snprintf(r->name, sizeof(r->name), "%.*s", (int)f->name_len, f->name);
+	else
+		escape(r->name, sizeof(r->name), f->name, f->name_len);
+	/* a database without an encoding sends any bytes, but takes only UTF-8 */
+	if (ok && utf8_check((const uint8_t *)error, len) != UTF8_INVALID)
+		(void)snprintf(r->error, sizeof(r->error), "%s", error);
+	else
+		escape(r->error, sizeof(r->error), error, len);
+	(void)snprintf(r->batch, sizeof(r->batch), "%" PRIu64, i->b->number);
+}
+
+/* Puts a single row that was refused, as err says, into the rejected table. */
+static enum store_status
+reject(struct isolation *i, const struct part *p)
+{
+	const char *reason = pg_error_reason(i->err->sqlstate);
+	char sqlstate[sizeof(i->err->sqlstate)];
+	struct refusal r;
+	struct frame f;
+	enum store_status st;
+	const char *values[] = {
+	    (const char *)r.time, r.name, (const char *)r.value, reason, sqlstate, r.error,
+	    i->b->collector,      r.batch};
+	const int lengths[] = {sizeof(r.time), 0, sizeof(r.value), 0, 0, 0, 0, 0};
+	const int formats[] = {1, 0, 1, 0, 0, 0, 0, 0};
+	const struct pg_params params = {8, values, lengths, formats};
+
+	(void)frame_read(p->frames, &f);
+	memcpy(sqlstate, i->err->sqlstate, sizeof(sqlstate));
+	describe(&r, i, &f, p->frames);
+	log_event_limited(LOG_WARNING, "row_rejected", "row_rejected",
+			  LOG_BYTES("metric", f.name, f.name_len), LOG_TIME("time", f.time_us),
+			  LOG_F64("value", f.value), LOG_STR("sqlstate", sqlstate),
+			  LOG_STR("error", i->err->text), LOG_U64("batch", i->b->number));
+	st = pg_query_params(i->c,
+			     "INSERT INTO metric_collectord.rejected"
+			     " (time, name, value, reason, sqlstate, error, collector, batch)"
+			     " VALUES ($1::timestamptz, $2, $3::float8, $4, $5, $6, $7::uuid, $8)",
+			     &params, NULL, i->err);
+	if (st == STORE_OK)
+		i->rejected++;
+	return st;
+}
+
+/* Stores a part, or takes it apart. */
+static enum store_status
+try_part(struct isolation *i, const struct part *p)
+{
+	struct store_error second;
+	enum store_status st;
+
+	st = pg_copy(i->c, "SAVEPOINT half; " PG_COPY, p->frames, p->len, i->err);
+	if (st == STORE_OK)
+		return pg_query(i->c, "RELEASE SAVEPOINT half", NULL, i->err);
+	if (st != STORE_HOLD || pg_error_class(i->err->sqlstate) != PG_ISOLATE)
+		return st;
+	st = pg_query(i->c, "ROLLBACK TO SAVEPOINT half; RELEASE SAVEPOINT half", NULL, &second);
+	if (st != STORE_OK) {
+		*i->err = second;
+		return st;
+	}
+	if (p->rows == 1)
+		return reject(i, p);
+	halve(i, p);
+	return STORE_OK;
+}
+
+static enum store_status
+commit(struct isolation *i)
+{
+	struct store_error *err = i->err;
+	char rejected[24], number[24];
+	const char *values[] = {rejected, i->b->collector, number};
+	const struct pg_params params = {.n = 3, .values = values};
+	enum store_status st;
+
+	(void)snprintf(rejected, sizeof(rejected), "%" PRIu64, i->rejected);
+	(void)snprintf(number, sizeof(number), "%" PRIu64, i->b->number);
+	st = pg_query_params(i->c,
+			     "UPDATE metric_collectord.batches"
+			     " SET rows = rows - $1::bigint, rejected = $1::bigint"
+			     " WHERE collector = $2::uuid AND batch = $3::bigint",
+			     &params, NULL, err);
+	if (st == STORE_OK)
+		st = pg_query(i->c, "COMMIT", NULL, err);
+	return st;
+}
+
+enum store_status
+isolate(struct pg_conn *c, const struct batch_view *b, const char *settings, const char *ledger,
+	uint64_t *rejected, struct store_error *err)
+{
+	struct isolation i = {.c = c, .b = b, .err = err};
+	enum store_status st;
+
+	st = pg_query(c, "BEGIN", NULL, err);
+	if (st == STORE_OK)
+		st = pg_query(c, settings, NULL, err);
+	/* a deferred constraint shall refuse rows here, not the whole at COMMIT */
+	if (st == STORE_OK)
+		st = pg_query(c, "SET CONSTRAINTS ALL IMMEDIATE", NULL, err);
+	if (st == STORE_OK)
+		st = pg_query(c, ledger, NULL, err);
+	if (st == STORE_OK)
+		i.stack[i.depth++] = (struct part){b->data, b->bytes, b->rows};
+	while (st == STORE_OK && i.depth > 0) {
+		struct part p = i.stack[--i.depth];
+
+		st = try_part(&i, &p);
+	}
+	if (st == STORE_OK)
+		st = commit(&i);
+	if (st == STORE_OK) {
+		crash_point("after_commit");
+		*rejected = i.rejected;
+	}
+	return st;
+}

@@ -1,0 +1,45 @@
+/*
+ * pg_error.h - what PostgreSQL's errors mean for a batch.
+ *
+ * Three classes by SQLSTATE (PostgreSQL documentation, appendix A): passing troubles are tried
+ * again, rows that the database refuses are isolated, everything else waits for
+ * an operator.  Pure functions, no libpq.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "store/store.h"
+
+enum pg_class {
+	PG_RETRY,
+	PG_ISOLATE, /* some row is to blame */
+	PG_HOLD,
+};
+
+/* The class of a SQLSTATE.  "" is a failure without one: the connection, PG_RETRY. */
+enum pg_class pg_error_class(const char *sqlstate);
+
+/* Is a session with this error of no use, even though its connection stands? */
+bool pg_error_reconnect(const char *sqlstate);
+
+/* What the operator can do, a static string; NULL where there is nothing to say. */
+const char *pg_error_hint(const char *sqlstate);
+
+/* For the column reason of metric_collectord.rejected: "value", "constraint", "trigger". */
+const char *pg_error_reason(const char *sqlstate);
+
+/*
+ * Fills err in and returns the status that goes with it.  PG_ISOLATE gives STORE_HOLD: who
+ * can isolate looks at the class itself.  connected: the connection still
+ * stands.  detail may be NULL.  White space in the text becomes single blanks.
+ */
+enum store_status pg_error_set(struct store_error *err, const char *sqlstate, const char *text,
+			       const char *detail, bool connected);
+
+/*
+ * libpq gives no SQLSTATE of a failed connection, but with PQERRORS_VERBOSE its
+ * message holds it ("...: FATAL:  3D000: database ...", whatever the language).  Copies it to
+ * sqlstate, "" where there is none, and cuts it and the LOCATION line out of text.
+ */
+void pg_error_extract(char *text, char sqlstate[6]);

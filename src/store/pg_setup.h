@@ -1,0 +1,41 @@
+/*
+ * pg_setup.h - from a server that answers to a table that takes COPY.
+ *
+ * Everything is checked by reading first, so that a role without rights to create anything
+ * gets by once somebody else has prepared the database.  What is missing is made
+ * in transactions that hold one advisory lock, so that collectors which start at the same time
+ * make it once.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "store/pg_conn.h"
+
+/* CREATE DATABASE, through a connection of its own to "postgres" or "template1". */
+enum store_status pg_setup_database(int stop_fd, const struct conf *conf, const char *name,
+				    struct store_error *err);
+
+/* Applies the migrations of a flavour; logs migration_applied and migration_changed. */
+enum store_status pg_setup_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour,
+				   struct store_error *err);
+
+/* Starts a transaction that no other collector's setup runs beside. */
+enum store_status pg_setup_begin(struct pg_conn *c, struct store_error *err);
+
+/* Commits when st is STORE_OK; else undoes what was done, and st goes on. */
+enum store_status pg_setup_end(struct pg_conn *c, enum store_status st, struct store_error *err);
+
+/*
+ * The types of the columns of metrics, as SQL that fails with division_by_zero
+ * (22012) once they are no longer what they were: a binary COPY into another type of
+ * eight bytes would be taken without a word.
+ */
+#define PG_GUARD_MAX 512
+struct pg_guard {
+	char sql[PG_GUARD_MAX];
+};
+
+/* Checks that metrics is what COPY needs (STORE_HOLD if not) and writes the guard. */
+enum store_status pg_setup_columns(struct pg_conn *c, struct pg_guard *ret,
+				   struct store_error *err);

@@ -1,0 +1,187 @@
+#include "store/pg_timescaledb.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "service/log.h"
+#include "store/pg_error.h"
+#include "store/pg_setup.h"
+
+/* What the server offers. */
+struct offer {
+	char version[PG_VERSION_MAX]; /* of the extension in this database; "" = not created */
+	char schema[2 * 64 + 3];      /* where it lies, quoted */
+	bool available;               /* it can be created */
+	bool loaded;                  /* shared_preload_libraries names it */
+};
+
+/* A server that does not preload the library ends the session of who asks for it. */
+static const char offer_sql[] =
+    "SELECT e.extversion, pg_catalog.quote_ident(n.nspname),"
+    " EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'timescaledb'),"
+    " pg_catalog.current_setting('timescaledb.disable_load', true) IS NOT NULL"
+    " FROM (VALUES (1)) one"
+    " LEFT JOIN pg_catalog.pg_extension e ON e.extname = 'timescaledb'"
+    " LEFT JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace";
+
+static const char is_hypertable_sql[] =
+    "SELECT 1 FROM timescaledb_information.hypertables h"
+    " JOIN pg_catalog.pg_namespace n ON n.nspname = h.hypertable_schema"
+    " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = h.hypertable_name"
+    " WHERE c.oid = 'metrics'::pg_catalog.regclass";
+
+static enum store_status
+read_offer(struct pg_conn *c, struct offer *ret, struct store_error *err)
+{
+	PGresult *r = NULL;
+	enum store_status st = pg_query(c, offer_sql, &r, err);
+
+	if (st != STORE_OK)
+		return st;
+	(void)snprintf(ret->version, sizeof(ret->version), "%s", PQgetvalue(r, 0, 0));
+	(void)snprintf(ret->schema, sizeof(ret->schema), "%s", PQgetvalue(r, 0, 1));
+	ret->available = *PQgetvalue(r, 0, 2) == 't';
+	ret->loaded = *PQgetvalue(r, 0, 3) == 't';
+	PQclear(r);
+	return STORE_OK;
+}
+
+static enum store_status
+is_hypertable(struct pg_conn *c, bool *ret, struct store_error *err)
+{
+	PGresult *r = NULL;
+	enum store_status st = pg_query(c, is_hypertable_sql, &r, err);
+
+	if (st == STORE_OK)
+		*ret = PQntuples(r) > 0;
+	PQclear(r);
+	return st;
+}
+
+static enum store_status
+create_extension(struct pg_conn *c, struct store_error *err)
+{
+	enum store_status st = pg_setup_begin(c, err);
+
+	if (st == STORE_OK)
+		st = pg_query(c, "CREATE EXTENSION IF NOT EXISTS timescaledb", NULL, err);
+	return pg_setup_end(c, st, err);
+}
+
+/* Converts the table unless another collector has done so meanwhile. */
+static enum store_status
+convert(struct pg_conn *c, const struct conf *conf, const struct offer *offer, bool *converted,
+	struct store_error *err)
+{
+	enum store_status st = pg_setup_begin(c, err);
+	bool done = true;
+	char sql[512];
+
+	if (st == STORE_OK)
+		st = is_hypertable(c, &done, err);
+	if (st == STORE_OK && !done) {
+		(void)snprintf(sql, sizeof(sql),
+			       "SELECT %s.create_hypertable('metrics', 'time',"
+			       " chunk_time_interval => %" PRIu64 "::bigint,"
+			       " create_default_indexes => false, if_not_exists => true,"
+			       " migrate_data => true)",
+			       offer->schema, conf->table.chunk_interval_us);
+		st = pg_query(c, sql, NULL, err);
+	}
+	st = pg_setup_end(c, st, err);
+	*converted = st == STORE_OK && !done;
+	return st;
+}
+
+/* Creates the extension if it is missing, so that offer->version is set. */
+static enum store_status
+have_extension(struct pg_conn *c, const struct conf *conf, struct offer *offer,
+	       struct store_error *err)
+{
+	enum store_status st = read_offer(c, offer, err);
+
+	if (st != STORE_OK)
+		return st;
+	if (!offer->loaded && (offer->available || *offer->version)) {
+		(void)pg_error_set(err, "55000",
+				   "TimescaleDB is installed, but shared_preload_libraries of "
+				   "the server does not name it",
+				   NULL, true);
+		return STORE_HOLD;
+	}
+	if (*offer->version)
+		return STORE_OK;
+	if (!offer->available || !conf->database.migrate) {
+		(void)pg_error_set(err, "0A000",
+				   offer->available ? "the extension timescaledb is not created"
+						    : "the server has no TimescaleDB",
+				   NULL, true);
+		return STORE_HOLD;
+	}
+	st = create_extension(c, err);
+	return st == STORE_OK ? read_offer(c, offer, err) : st;
+}
+
+static enum store_status
+have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *offer,
+		struct store_error *err)
+{
+	bool done, converted;
+	enum store_status st = is_hypertable(c, &done, err);
+
+	if (st == STORE_OK && !done && !conf->database.migrate) {
+		(void)pg_error_set(err, "0A000", "metrics is not a hypertable", NULL, true);
+		return STORE_HOLD;
+	}
+	if (st == STORE_OK && !done) {
+		st = convert(c, conf, offer, &converted, err);
+		if (converted)
+			log_event(LOG_INFO, "hypertable_created", LOG_STR("table", "metrics"),
+				  LOG_STR("timescaledb_version", offer->version));
+	}
+	return st == STORE_OK ? pg_setup_migrate(c, conf, "timescaledb", err) : st;
+}
+
+/*
+ * One warning, however many connections are made.  The flag outlives every store, since a store
+ * lives only as long as its connection does.
+ */
+static void
+warn_once(const struct store_error *err)
+{
+	static atomic_flag warned = ATOMIC_FLAG_INIT;
+
+	if (!atomic_flag_test_and_set(&warned))
+		log_event(LOG_WARNING, "timescaledb_absent", LOG_STR("error", err->text),
+			  LOG_STR("sqlstate", *err->sqlstate ? err->sqlstate : NULL));
+}
+
+enum store_status
+pg_timescaledb(struct pg_conn *c, const struct conf *conf, char version[PG_VERSION_MAX],
+	       struct store_error *err)
+{
+	struct offer offer = {.version = ""};
+	enum store_status st;
+
+	version[0] = '\0';
+	if (conf->database.timescaledb == CONF_OFF)
+		return STORE_OK;
+	st = have_extension(c, conf, &offer, err);
+	if (st == STORE_OK)
+		st = have_hypertable(c, conf, &offer, err);
+	if (st == STORE_OK)
+		memcpy(version, offer.version, sizeof(offer.version));
+	if (st != STORE_HOLD)
+		return st;
+	if (conf->database.timescaledb == CONF_REQUIRE) {
+		err->hint = "install TimescaleDB and let the role create the extension, or set "
+			    "database.timescaledb = \"auto\"";
+		return STORE_HOLD;
+	}
+	if (err->reconnect)
+		return STORE_RETRY;
+	warn_once(err);
+	return STORE_OK;
+}

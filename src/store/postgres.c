@@ -1,0 +1,352 @@
+#include "store/store.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/crash_point.h"
+#include "service/log.h"
+#include "service/text.h"
+#include "store/isolate.h"
+#include "store/pg_conn.h"
+#include "store/pg_error.h"
+#include "store/pg_setup.h"
+#include "store/pg_timescaledb.h"
+
+#define SERVER_MIN 130000
+
+#define SETTINGS_MAX (PG_GUARD_MAX + 512)
+#define LEDGER_MAX 512
+
+struct postgres {
+	struct store base;
+	const struct conf *conf; /* borrowed */
+	struct pg_conn c;
+	struct pg_guard guard;
+	char settings[SETTINGS_MAX];
+};
+
+/* ---- opening ---- */
+
+static enum store_status
+connect_or_create(struct postgres *p, struct store_error *err)
+{
+	char missing[64] = "";
+	enum store_status st = pg_connect(&p->c, p->conf, NULL, missing, err);
+
+	if (st != STORE_HOLD || strcmp(err->sqlstate, "3D000") != 0 || !p->conf->database.create)
+		return st;
+	st = pg_setup_database(p->c.stop_fd, p->conf, missing, err);
+	return st == STORE_OK ? pg_connect(&p->c, p->conf, NULL, missing, err) : st;
+}
+
+static enum store_status
+check_version(struct postgres *p, struct store_error *err)
+{
+	char text[64];
+	int version = PQserverVersion(p->c.pg);
+
+	if (version >= SERVER_MIN)
+		return STORE_OK;
+	(void)snprintf(text, sizeof(text), "PostgreSQL %d is too old", version / 10000);
+	return pg_error_set(err, "0A000", text, NULL, true);
+}
+
+/*
+ * Reads the columns and composes the statements that each transaction starts with.  A commit is
+ * what lets us forget a batch: it must be on the server's disk, even where somebody
+ * has switched synchronous_commit off.
+ */
+static enum store_status
+read_columns(struct postgres *p, struct store_error *err)
+{
+	enum store_status st = pg_setup_columns(&p->c, &p->guard, err);
+
+	if (st == STORE_OK)
+		(void)snprintf(p->settings, sizeof(p->settings),
+			       "SET LOCAL lock_timeout = '10s';"
+			       "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)"
+			       " WHERE pg_catalog.current_setting('synchronous_commit') = 'off';"
+			       "%s",
+			       p->guard.sql);
+	return st;
+}
+
+static enum store_status
+prepare(struct postgres *p, struct store_error *err)
+{
+	char timescaledb[PG_VERSION_MAX];
+	enum store_status st = check_version(p, err);
+
+	p->c.stall_ms = PG_DDL_STALL_MS;
+	if (st == STORE_OK)
+		st = pg_setup_migrate(&p->c, p->conf, "postgresql", err);
+	if (st == STORE_OK)
+		st = pg_timescaledb(&p->c, p->conf, timescaledb, err);
+	p->c.stall_ms = PG_STALL_MS;
+	if (st == STORE_OK)
+		st = read_columns(p, err);
+	if (st == STORE_OK)
+		log_event(LOG_INFO, "database_connected",
+			  LOG_STR("server_version", PQparameterStatus(p->c.pg, "server_version")),
+			  LOG_STR("timescaledb_version", *timescaledb ? timescaledb : NULL));
+	return st;
+}
+
+static void
+postgres_close(struct store *store)
+{
+	struct postgres *p = (struct postgres *)store;
+
+	pg_close(&p->c);
+	free(p);
+}
+
+static enum store_status
+postgres_open(const struct conf *conf, int stop_fd, struct store **ret, struct store_error *err)
+{
+	struct postgres *p = calloc(1, sizeof(*p));
+	enum store_status st;
+
+	if (!p)
+		return pg_fail(err, "out of memory");
+	p->base.ops = &postgres_store_ops;
+	p->conf = conf;
+	p->c.stop_fd = stop_fd;
+	st = connect_or_create(p, err);
+	if (st == STORE_OK)
+		st = prepare(p, err);
+	if (st == STORE_OK)
+		*ret = &p->base;
+	else
+		postgres_close(&p->base);
+	return st;
+}
+
+/* ---- storing a batch ---- */
+
+/* The statement that claims the ledger's row.  The collector is a UUID: nothing to escape. */
+static void
+ledger_sql(char sql[LEDGER_MAX], const struct batch_view *b)
+{
+	char min[TEXT_VALUE_MAX], max[TEXT_VALUE_MAX];
+
+	assert(strspn(b->collector, "0123456789abcdefABCDEF-") == strlen(b->collector));
+	(void)text_time(min, b->min_us);
+	(void)text_time(max, b->max_us);
+	(void)snprintf(sql, LEDGER_MAX,
+		       "INSERT INTO metric_collectord.batches"
+		       " (collector, batch, rows, bytes, min_time, max_time) VALUES"
+		       " ('%s', %" PRIu64 ", %" PRIu64 ", %zu, '%s', '%s')",
+		       b->collector, b->number, b->rows, b->bytes, min, max);
+}
+
+/* Does the ledger hold this batch's number already? */
+static bool
+is_repeated(const struct postgres *p)
+{
+	return pg_failed_on(&p->c, "metric_collectord", "batches", "batches_pkey");
+}
+
+/* Is some row of the batch to blame?  Then halving it helps. */
+static bool
+is_refused(const struct postgres *p, enum store_status st, const struct store_error *err)
+{
+	return st == STORE_HOLD && pg_error_class(err->sqlstate) == PG_ISOLATE && !is_repeated(p);
+}
+
+/* The usual way: everything in one message, which is one transaction. */
+static enum store_status
+put_whole(struct postgres *p, const struct batch_view *b, const char *ledger,
+	  struct store_error *err)
+{
+	char sql[SETTINGS_MAX + LEDGER_MAX + sizeof(PG_COPY) + 4];
+	enum store_status st;
+
+	(void)snprintf(sql, sizeof(sql), "%s;%s;%s", p->settings, ledger, PG_COPY);
+	crash_point("before_ledger_insert");
+	st = pg_copy(&p->c, sql, b->data, b->bytes, err);
+	if (st == STORE_OK)
+		crash_point("after_commit");
+	return st;
+}
+
+/*
+ * A row is to blame, or the whole table has changed (PG_GUARD, or a type that takes no
+ * eight bytes): then no row shall be rejected.
+ */
+static enum store_status
+put_refused(struct postgres *p, const struct batch_view *b, const char *ledger, uint64_t *rejected,
+	    struct store_error *err)
+{
+	const struct pg_guard before = p->guard;
+	enum store_status st = read_columns(p, err);
+
+	if (st != STORE_OK)
+		return st;
+	if (strcmp(before.sql, p->guard.sql) != 0) { /* to another type that will do */
+		st = put_whole(p, b, ledger, err);
+		if (!is_refused(p, st, err))
+			return st;
+	}
+	return isolate(&p->c, b, p->settings, ledger, rejected, err);
+}
+
+/*
+ * The ledger holds the number.  As a rule since an earlier try was committed and its
+ * answer lost.  But two daemons may share one identity (a copied spool), and
+ * then the row there is no reason to forget the rows here.
+ */
+static enum store_status
+settle(struct postgres *p, const struct batch_view *b, struct store_result *ret,
+       struct store_error *err)
+{
+	char number[24], min[TEXT_VALUE_MAX], max[TEXT_VALUE_MAX];
+	const char *values[] = {b->collector, number, min, max};
+	const struct pg_params params = {.n = 4, .values = values};
+	enum store_status st;
+	PGresult *r = NULL;
+	uint64_t rows, rejected;
+	bool fits;
+
+	(void)snprintf(number, sizeof(number), "%" PRIu64, b->number);
+	(void)text_time(min, b->min_us);
+	(void)text_time(max, b->max_us);
+	st = pg_query_params(&p->c,
+			     "SELECT rows, rejected, min_time <= $3::timestamptz"
+			     " AND max_time >= $4::timestamptz FROM metric_collectord.batches"
+			     " WHERE collector = $1::uuid AND batch = $2::bigint",
+			     &params, &r, err);
+	if (st != STORE_OK)
+		return st;
+	if (PQntuples(r) == 0) { /* deleted meanwhile */
+		PQclear(r);
+		(void)pg_error_set(err, "40001", "the ledger changed meanwhile", NULL, true);
+		return STORE_RETRY;
+	}
+	rows = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
+	rejected = strtoull(PQgetvalue(r, 0, 1), NULL, 10);
+	fits = *PQgetvalue(r, 0, 2) == 't' && b->rows <= rows + rejected;
+	PQclear(r);
+	if (!fits) {
+		(void)pg_error_set(err, "23505",
+				   "the ledger holds another batch under the same collector and "
+				   "number",
+				   NULL, true);
+		err->hint = "two daemons share one identity: give each a spool of its own, "
+			    "never a copy";
+		err->batch_only = true;
+		return STORE_HOLD;
+	}
+	/* damage in the spool can have made the batch smaller than what was stored */
+	ret->repeated = true;
+	ret->rejected = rejected < b->rows ? rejected : b->rows;
+	ret->stored = b->rows - ret->rejected;
+	return STORE_OK;
+}
+
+static enum store_status
+postgres_put(struct store *store, const struct batch_view *b, struct store_result *ret,
+	     struct store_error *err)
+{
+	struct postgres *p = (struct postgres *)store;
+	struct store_error second;
+	uint64_t rejected = 0;
+	char ledger[LEDGER_MAX];
+	enum store_status st;
+	bool repeated;
+
+	ledger_sql(ledger, b);
+	st = put_whole(p, b, ledger, err);
+	if (is_refused(p, st, err))
+		st = put_refused(p, b, ledger, &rejected, err);
+	repeated = st != STORE_OK && is_repeated(p);
+	/* isolate() leaves its transaction behind; another rollback does no harm */
+	if (st != STORE_OK && PQtransactionStatus(p->c.pg) != PQTRANS_IDLE && !err->reconnect &&
+	    pg_rollback(&p->c, &second) != STORE_OK)
+		err->reconnect = true;
+	if (repeated && !err->reconnect)
+		return settle(p, b, ret, err);
+	if (st == STORE_OK)
+		*ret = (struct store_result){.stored = b->rows - rejected, .rejected = rejected};
+	return st;
+}
+
+/* ---- housekeeping ---- */
+
+static enum store_status
+postgres_maintain(struct store *store, const char *collector, uint64_t floor,
+		  struct store_error *err)
+{
+	struct postgres *p = (struct postgres *)store;
+	char below[24], keep[24];
+	const char *values[] = {collector, below, keep};
+	const struct pg_params params = {.n = 3, .values = values};
+
+	(void)snprintf(below, sizeof(below), "%" PRIu64,
+		       floor < INT64_MAX ? floor : (uint64_t)INT64_MAX);
+	(void)snprintf(keep, sizeof(keep), "%" PRIu64, p->conf->database.ledger_keep_ms);
+	return pg_query_params(&p->c,
+			       "DELETE FROM metric_collectord.batches"
+			       " WHERE collector = $1::uuid AND batch < $2::bigint AND stored_at <"
+			       " pg_catalog.now() - $3::bigint * interval '1 millisecond'",
+			       &params, NULL, err);
+}
+
+/* "{1,2,3}"; NULL when memory is short. */
+static char *
+array_text(const uint64_t *numbers, size_t n)
+{
+	const size_t each = 21; /* digits and a comma */
+	char *text = malloc(n * each + 3);
+	char *end = text;
+	size_t i;
+
+	if (!text)
+		return NULL;
+	*end++ = '{';
+	for (i = 0; i < n; i++)
+		end += snprintf(end, each + 1, "%s%" PRIu64, i ? "," : "", numbers[i]);
+	*end++ = '}';
+	*end = '\0';
+	return text;
+}
+
+static enum store_status
+postgres_missing(struct store *store, const char *collector, uint64_t *numbers, size_t *n,
+		 struct store_error *err)
+{
+	struct postgres *p = (struct postgres *)store;
+	char *array = array_text(numbers, *n);
+	const char *values[] = {collector, array};
+	const struct pg_params params = {.n = 2, .values = values};
+	PGresult *r = NULL;
+	enum store_status st;
+	size_t i;
+
+	if (!array)
+		return pg_fail(err, "out of memory");
+	st = pg_query_params(&p->c,
+			     "SELECT n FROM pg_catalog.unnest($2::bigint[]) n WHERE NOT EXISTS"
+			     " (SELECT FROM metric_collectord.batches b"
+			     "  WHERE b.collector = $1::uuid AND b.batch = n) ORDER BY n",
+			     &params, &r, err);
+	free(array);
+	if (st != STORE_OK)
+		return st;
+	*n = (size_t)PQntuples(r);
+	for (i = 0; i < *n; i++)
+		numbers[i] = strtoull(PQgetvalue(r, (int)i, 0), NULL, 10);
+	PQclear(r);
+	return STORE_OK;
+}
+
+const struct store_ops postgres_store_ops = {
+    .open = postgres_open,
+    .close = postgres_close,
+    .put = postgres_put,
+    .maintain = postgres_maintain,
+    .missing = postgres_missing,
+};

@@ -1,0 +1,52 @@
+#include "store/store.h"
+
+#include <string.h>
+
+static const struct store_ops *
+ops_of(const struct conf *conf)
+{
+	switch (conf->database.store) {
+	case CONF_STORE_POSTGRES:
+		return &postgres_store_ops;
+	case CONF_STORE_SQLITE:
+		return &sqlite_store_ops;
+	}
+	return &sqlite_store_ops;
+}
+
+enum store_status
+store_open(const struct conf *conf, int stop_fd, struct store **ret, struct store_error *err)
+{
+	memset(err, 0, sizeof(*err));
+	return ops_of(conf)->open(conf, stop_fd, ret, err);
+}
+
+void
+store_close(struct store *s)
+{
+	if (s)
+		s->ops->close(s);
+}
+
+enum store_status
+store_put(struct store *s, const struct batch_view *b, struct store_result *ret,
+	  struct store_error *err)
+{
+	memset(err, 0, sizeof(*err));
+	return s->ops->put(s, b, ret, err);
+}
+
+enum store_status
+store_maintain(struct store *s, const char *collector, uint64_t floor, struct store_error *err)
+{
+	memset(err, 0, sizeof(*err));
+	return s->ops->maintain(s, collector, floor, err);
+}
+
+enum store_status
+store_missing(struct store *s, const char *collector, uint64_t *numbers, size_t *n,
+	      struct store_error *err)
+{
+	memset(err, 0, sizeof(*err));
+	return s->ops->missing(s, collector, numbers, n, err);
+}
