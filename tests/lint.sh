@@ -3,8 +3,8 @@
 # mandoc over the manual pages.  Says which tool is missing, and goes on without it.
 # `make lint` calls it in the build directory, with $srcdir, $CPPFLAGS and $CFLAGS set.
 # Arguments choose some of the four.
-# $CPPFLAGS and its like are lists, which are to be split:
-# shellcheck disable=SC2046,SC2086
+# Lists of files are to be split:
+# shellcheck disable=SC2046
 set -u
 
 srcdir=${srcdir:-$(dirname "$0")/..}
@@ -42,11 +42,16 @@ pages() {
 	find "$srcdir/man" -name '*.[1-9]'
 }
 
+# The caller's flags are quoted for a shell.
+compile() {
+	eval "\"\$CC\" $CPPFLAGS $CFLAGS \"\$@\""
+}
+
 # scan-build runs us again with its own compiler in $CC.
 if [ "${1:-}" = --compile ]; then
 	object=$(mktemp) || exit 1
 	for source in $(sources); do
-		"$CC" $CPPFLAGS $CFLAGS -c -o "$object" "$source" || status=1
+		compile -c -o "$object" "$source" || status=1
 	done
 	rm -f "$object"
 	exit $status

@@ -153,7 +153,8 @@ integration() {
 	{
 		# The tests find the reports of sanitizers in what the daemon writes.
 		cd "$run/$variant" &&
-			env METRIC_COLLECTORD="$daemon" PYTHONDONTWRITEBYTECODE=1 \
+			env METRIC_COLLECTORD="$daemon" METRIC_LOAD="$run/$variant/tests/bench/load" \
+				PYTHONDONTWRITEBYTECODE=1 \
 				ASAN_OPTIONS="detect_stack_use_after_return=1" \
 				UBSAN_OPTIONS="print_stacktrace=1" \
 				TSAN_OPTIONS="suppressions=$source/tests/tsan.supp" \

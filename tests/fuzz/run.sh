@@ -5,7 +5,7 @@
 #
 # What is found stays in fuzz/: fuzz/TARGET/ has the inputs that reached new code, and
 # fuzz/TARGET-crash-... those that failed.
-# $CPPFLAGS and its like are lists, which are to be split:
+# Lists of files are to be split:
 # shellcheck disable=SC2086
 set -eu
 : "${srcdir:?}"
@@ -16,6 +16,11 @@ if ! command -v "$clang" >/dev/null; then
 	exit 1
 fi
 
+# The caller's flags are quoted for a shell.
+compile() {
+	eval "\"\$clang\" $CPPFLAGS $CFLAGS $flags \"\$@\""
+}
+
 flags="-g -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all"
 mkdir -p fuzz/objects
 objects=
@@ -24,8 +29,7 @@ for source in $SOURCES; do
 	object=fuzz/objects/$(printf '%s' "${source%.c}" | tr / -).o
 	objects="$objects $object"
 	[ -f "$source" ] || source=$srcdir/$source
-	"$clang" $CPPFLAGS $CFLAGS $flags -fsanitize=fuzzer-no-link,address,undefined \
-		-c -o "$object" "$source"
+	compile -fsanitize=fuzzer-no-link,address,undefined -c -o "$object" "$source"
 done
 # As an archive: a target takes only what it needs.
 rm -f fuzz/objects/library.a
@@ -33,8 +37,8 @@ ar cr fuzz/objects/library.a $objects
 
 status=0
 for target in $FUZZ_TARGETS; do
-	"$clang" $CPPFLAGS $CFLAGS $flags -fsanitize=fuzzer,address,undefined \
-		-o "fuzz/fuzz_$target" "$srcdir/tests/fuzz/fuzz_$target.c" fuzz/objects/library.a $LIBS
+	compile -fsanitize=fuzzer,address,undefined -o "fuzz/fuzz_$target" \
+		"$srcdir/tests/fuzz/fuzz_$target.c" fuzz/objects/library.a $LIBS
 	mkdir -p "fuzz/$target"
 	echo "fuzz_$target: searching for $FUZZ_SECONDS seconds"
 	"fuzz/fuzz_$target" -max_total_time="$FUZZ_SECONDS" -print_final_stats=1 \
