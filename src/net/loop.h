@@ -10,6 +10,8 @@
  * loop_io_set(io, fd, 0) has returned, io's callback is not called again in this
  * turn, even if the kernel had already reported it ready.  The memory of a removed
  * loop_io may be freed at once.
+ *
+ * A descriptor has one loop_io at most, and is removed before it is closed.
  */
 #pragma once
 
@@ -20,6 +22,8 @@
 #define LOOP_READ 0x1u
 #define LOOP_WRITE 0x2u
 #define LOOP_HANGUP 0x4u /* error or both directions closed: always reported, never asked for */
+
+#define LOOP_HOOKS_MAX 8
 
 enum loop_backend { LOOP_DEFAULT, LOOP_EPOLL, LOOP_POLL };
 
@@ -36,6 +40,7 @@ struct loop_io {
 	int fd;          /* -1 while unwatched; never closed by the loop */
 	unsigned events; /* what is watched */
 	unsigned slot;   /* the backend's */
+	unsigned ready;  /* the loop's: its place in the turn's list, plus one */
 };
 
 int loop_new(enum loop_backend backend, struct loop **ret);
@@ -44,17 +49,32 @@ const char *loop_backend_name(const struct loop *l); /* "epoll", "poll" */
 
 void loop_io_init(struct loop *l, struct loop_io *io, loop_io_fn *fn, void *arg);
 
-/* Watches fd for events; 0 stops watching.  Returns 0 or a negative errno. */
+/*
+ * Watches fd for events instead of what io watched before; 0 stops watching.
+ * A hang-up comes as LOOP_HANGUP, with LOOP_READ if that is asked for.  Returns 0 or
+ * a negative errno; then a mask is unchanged, and a new fd is not watched.
+ */
 int loop_io_set(struct loop_io *io, int fd, unsigned events);
 
 /*
  * One turn: waits until something is ready (at most timeout_ms, -1 = for ever),
- * calls the callbacks, then every end-of-turn hook.  Returns 0 or a negative errno.
+ * calls the callbacks, then every end-of-turn hook.  A signal handler ends the wait
+ * early.  Not to be called from a callback.  Returns 0 or a negative errno; then
+ * nothing was called.
  */
 int loop_turn(struct loop *l, int timeout_ms);
 
-/* The end-of-turn hook, called once per turn after the callbacks. */
+/*
+ * Adds an end-of-turn hook, called once per turn after the callbacks.  Hooks, LOOP_HOOKS_MAX
+ * of them at most, are called in the order in which they were added.
+ */
 void loop_on_turn(struct loop *l, loop_fn *fn, void *arg);
+
+/*
+ * Timers, signals and events stay watched from init to done; fd is their own.
+ * After an init that failed, on zeroed memory, and twice, done does nothing.  The callback may call
+ * done.
+ */
 
 /* A periodic or single timer.  Missed periods are not made up for. */
 struct loop_timer {
@@ -68,7 +88,10 @@ int loop_timer_init(struct loop *l, struct loop_timer *t, loop_fn *fn, void *arg
 void loop_timer_set(struct loop_timer *t, uint64_t first_ms, uint64_t period_ms);
 void loop_timer_done(struct loop_timer *t);
 
-/* Signals: blocked in the calling thread (do it before starting threads), read by the loop. */
+/*
+ * Signals: blocked in the calling thread (do it before starting threads), read by the loop.
+ * They stay blocked after done: one that is pending then must not kill the process.
+ */
 struct loop_signals {
 	struct loop_io io;
 	loop_signal_fn *fn;
@@ -87,5 +110,6 @@ struct loop_event {
 	int fd;
 };
 int loop_event_init(struct loop *l, struct loop_event *e, loop_fn *fn, void *arg);
-void loop_event_raise(struct loop_event *e); /* thread-safe; several raises may be one call */
+/* Thread-safe and async-signal-safe, keeps errno; several raises may be one call. */
+void loop_event_raise(struct loop_event *e);
 void loop_event_done(struct loop_event *e);
