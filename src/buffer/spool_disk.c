@@ -158,7 +158,7 @@ disk_put_text(const struct spool *s, const char *name, const char *text)
 int
 disk_get_text(const struct spool *s, const char *name, char *text, size_t size)
 {
-	uint64_t len;
+	uint64_t len = 0;
 	size_t got;
 	int fd = disk_open(s, name, O_RDONLY, &len);
 	int r;

@@ -85,7 +85,7 @@ count_refused(struct stats *stats, enum frame_kind kind)
 		break;
 	case FRAME_METRIC:
 	case FRAME_SYNC:
-		assert(!"not a refusal");
+		assert(false); /* not a refusal */
 	}
 }
 

@@ -267,7 +267,7 @@ noted_unknown(const struct parse *p, const char *section, const char *name)
 	return false;
 }
 
-static void
+static void __attribute__((format(printf, 2, 0)))
 on_error(cfg_t *cfg, const char *fmt, va_list ap)
 {
 	struct parse *p = parsing;
@@ -545,7 +545,7 @@ conf_file_read(const char *path, const char *const *keys, size_t n_keys, struct 
 {
 	struct conf_file *f;
 	char *text = NULL;
-	size_t len;
+	size_t len = 0;
 	int r;
 
 	f = calloc(1, sizeof(*f));

@@ -209,7 +209,7 @@ conf_key_restart(const struct conf_key *k)
 
 /* ---- numbers ---- */
 
-static int
+static int __attribute__((format(printf, 2, 3)))
 why_not(char why[CONF_WHY_MAX], const char *fmt, ...)
 {
 	va_list ap;
