@@ -267,8 +267,7 @@ noted_unknown(const struct parse *p, const char *section, const char *name)
 	return false;
 }
 
-static void __attribute__((format(printf, 2, 0)))
-on_error(cfg_t *cfg, const char *fmt, va_list ap)
+static void __attribute__((format(printf, 2, 0))) on_error(cfg_t *cfg, const char *fmt, va_list ap)
 {
 	struct parse *p = parsing;
 	const char *section = section_of(cfg);
