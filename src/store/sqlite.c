@@ -127,7 +127,7 @@ reject_row(struct sqlite_db *s, const struct batch_view *b, const struct frame *
 	/* Other calls overwrite the connection's message. */
 	(void)snprintf(error, sizeof(error), "%s", sqlite3_errmsg(s->db));
 	if (sqlite3_get_autocommit(s->db)) {
-		(void)snprintf(err->text, sizeof(err->text), "%s: %s", s->conf->path, error);
+		memcpy(err->text, error, sizeof(error));
 		err->hint = "a trigger or constraint on metrics rolls the whole transaction back: "
 			    "let it RAISE(ABORT), so that single rows can be refused";
 		err->batch_only = true;
