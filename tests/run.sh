@@ -130,6 +130,7 @@ build() {
 # The closing line of every Check program, which the test harness of Automake hides.
 show_unit_results() {
 	for log in "$run/$1"/tests/unit/check_*.log; do
+		[ -e "$log" ] || continue
 		printf '%s\n' "$(basename "$log" .log)"
 		grep '^[0-9]*%: Checks: ' "$log" || cat "$log"
 	done
