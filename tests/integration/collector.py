@@ -78,7 +78,8 @@ class Collector:
         self.launcher = list(launcher)
         self.pass_fds = tuple(pass_fds)
         self.events = []
-        self.noise = []
+        self.noise = []  # what is not JSON on stderr
+        self.expected_noise = None  # a launcher's
         self._changed = threading.Condition()
         self._ended = False
         self.process = None
@@ -203,6 +204,14 @@ class Collector:
         noise = "\n".join(self.noise[-60:])
         return f"{why}: {count} x {name} {fields}\nlast events:\n{tail}\n{noise}"
 
+    def wait_noise(self, part, timeout=20):
+        deadline = Deadline(timeout)
+        with self._changed:
+            while not any(part in line for line in self.noise):
+                if self._ended or deadline.passed():
+                    raise AssertionError(self._missing(part, {}, 1))
+                self._changed.wait(deadline.left())
+
     def log_text(self):
         with self._changed:
             return "\n".join([*(json.dumps(e) for e in self.events), *self.noise])
@@ -288,7 +297,9 @@ class Collector:
         assert not reports, f"{reports}:\n{text[:20000]}"
         assert not hung, "SIGTERM did not end the daemon\n" + self._missing("stopped", {}, 1)
         assert status in (0, 1, 2, -signal.SIGKILL), f"ended by {status}\n{text[-4000:]}"
-        assert not self.noise, f"stderr has what is not JSON:\n{text[-4000:]}"
+        expected = re.compile(self.expected_noise or r"(?!)")
+        surprising = [line for line in self.noise if not expected.match(line)]
+        assert not surprising, f"stderr has what is not JSON:\n{text[-4000:]}"
         if status in (0, 1) and self.find("ready"):
             assert self.find("stopped"), "no stopped event at a clean exit"
         for event in self.events:

@@ -38,12 +38,23 @@ class NotifySocket:
 
     def wait(self, start, since=0, count=1, timeout=20):
         """The count-th line from position since on that begins with start."""
+        return self._wait(lambda line: line.startswith(start), start, since, count, timeout)
+
+    def wait_status(self, part, timeout=20):
+        """A status line that has this in it."""
+
+        def is_it(line):
+            return line.startswith("STATUS=") and part in line
+
+        return self._wait(is_it, part, 0, 1, timeout)
+
+    def _wait(self, is_it, wanted, since, count, timeout):
         deadline = Deadline(timeout)
         with self._changed:
             while True:
-                found = [m for m in self.messages[since:] if m.startswith(start)]
+                found = [line for line in self.messages[since:] if is_it(line)]
                 if len(found) >= count:
                     return found[count - 1]
                 if deadline.passed():
-                    raise AssertionError(f"no {start!r} among {self.messages[since:]}")
+                    raise AssertionError(f"no {wanted!r} among {self.messages[since:]}")
                 self._changed.wait(deadline.left())

@@ -282,11 +282,10 @@ def test_log_level_of_the_environment(start_collector, sqlite_store):
 
 def test_precedence(start_collector, tmp_path):
     """Default < file < environment < -o."""
-    start = {"listen": ["127.0.0.1:0"], "env": {}}
-    in_file = start_collector(name="file", **start)
-    assert in_file.address.startswith("127.0.0.1:")
     path = f"unix:{tmp_path}/from-option"
     in_environment = {"TCP_HOST": "127.0.0.1", "TCP_PORT": str(free_port())}
+    by_file = start_collector(name="file", listen=[f"unix:{tmp_path}/from-file"])
+    assert by_file.addresses == [f"unix:{tmp_path}/from-file"]
     by_environment = start_collector(name="environment", env=in_environment)
     assert by_environment.addresses == [f"127.0.0.1:{in_environment['TCP_PORT']}"]
     by_option = start_collector(name="option", env=in_environment, options=[f"listen={path}"])

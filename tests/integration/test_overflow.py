@@ -1,0 +1,119 @@
+"""A full buffer: each policy, in memory only and with a spool, while the database is away."""
+import threading
+
+import pytest
+
+import wire
+from wire import frame, series
+
+FRAME_SIZE = len(frame("m", 0))
+READ_SIZE = 1 << 19  # more than the daemon takes in before it looks at its limits again
+LIMITS = {
+    "memory only": {"buffer__spool": "", "buffer__memory_limit": "256K"},
+    "with spool": {"buffer__memory_limit": "256K", "buffer__spool_limit": "1M"},
+}
+limits = pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS.keys())
+
+
+def assert_contiguous(database, first, last):
+    assert database.rows("SELECT count(*), count(DISTINCT value), min(value), max(value)"
+                         " FROM metrics") == [(last - first + 1, last - first + 1, first, last)]
+
+
+@limits
+@pytest.mark.threads
+def test_block_stalls_senders_and_loses_nothing(start_collector, own_cluster, limits):
+    count = 600_000  # more than all the socket buffers between hold
+    database = own_cluster.database("postgres")
+    collector = start_collector(database, batch__max_rows=5000, **limits)
+    data = series("m", count)
+    thread = threading.Thread(target=collector.send, args=(data,))
+    thread.start()
+    try:
+        event = collector.wait_event("buffer_full")
+        assert event["level"] == "warning"
+        statistics = collector.statistics()
+        assert statistics["dropped"] == 0
+        assert statistics["received"] < count
+        assert statistics["memory_bytes"] <= 256 * 1024 + READ_SIZE
+        assert statistics["spool_bytes"] <= 1024 * 1024 + READ_SIZE
+        assert thread.is_alive()
+    finally:
+        own_cluster.start()
+        thread.join()
+    collector.wait_event("buffer_drained", timeout=60)
+    database.wait_count(count, timeout=60)
+    assert_contiguous(database, 0, count - 1)
+    assert collector.stop() == 0
+    assert collector.stopped["stored"] == count
+
+
+@limits
+def test_drop_oldest_keeps_the_newest(start_collector, own_cluster, limits):
+    count = 150_000
+    database = own_cluster.database("postgres")
+    collector = start_collector(
+        database, batch__max_rows=1000, buffer__overflow="drop_oldest", **limits
+    )
+    collector.send(series("m", count))
+    statistics = collector.wait_statistics(received=count)
+    dropped = statistics["dropped"]
+    assert 0 < dropped < count
+    assert statistics["buffered"] == count - dropped
+    collector.wait_event("metrics_dropped")
+    own_cluster.start()
+    database.wait_count(count - dropped, timeout=60)
+    assert_contiguous(database, dropped, count - 1)
+    assert collector.stop() == 0
+    assert collector.stopped["dropped"] == dropped
+
+
+@limits
+def test_drop_newest_keeps_the_oldest(start_collector, own_cluster, limits):
+    count = 150_000
+    database = own_cluster.database("postgres")
+    collector = start_collector(
+        database, batch__max_rows=1000, buffer__overflow="drop_newest", **limits
+    )
+    collector.send(series("m", count))
+    statistics = collector.wait_statistics(received=count)
+    dropped = statistics["dropped"]
+    assert 0 < dropped < count
+    assert statistics["buffered"] == count - dropped
+    own_cluster.start()
+    database.wait_count(count - dropped, timeout=60)
+    assert_contiguous(database, 0, count - dropped - 1)
+    collector.send(frame("m", count))  # there is room again
+    database.wait_count(count - dropped + 1)
+    assert collector.stop() == 0
+    assert collector.stopped["dropped"] == dropped
+
+
+def test_dropped_metrics_get_no_answer(start_collector, own_cluster):
+    collector = start_collector(
+        own_cluster.database("postgres"),
+        buffer__overflow="drop_newest",
+        buffer__spool="",
+        buffer__memory_limit="64K",
+    )
+    collector.send(series("m", 20_000))
+    collector.wait_event("metrics_dropped")
+    for level in (1, 2):
+        with collector.sender() as sender:
+            sender.send(frame("lost", 1) + wire.sync_frame(level, 7))
+            assert sender.read_to_end() == b""
+    collector.stop_at_once()
+
+
+def test_a_backlog_on_disk_does_not_need_memory(start_collector, own_cluster):
+    """Far more than memory_limit waits, and arrives."""
+    count = 300_000
+    database = own_cluster.database("postgres")
+    collector = start_collector(database, buffer__memory_limit="256K", batch__max_rows=5000)
+    collector.send(series("m", count))
+    statistics = collector.wait_statistics(buffered=count)
+    assert statistics["spool_bytes"] >= count * FRAME_SIZE
+    collector.wait_statistics(memory_bytes=lambda n: n <= 256 * 1024 + READ_SIZE)
+    own_cluster.start()
+    database.wait_count(count, timeout=60)
+    assert_contiguous(database, 0, count - 1)
