@@ -304,10 +304,10 @@ signal_received(void *arg, int signo)
 	switch (signo) {
 	case SIGTERM:
 	case SIGINT:
-		if (s->state == SERVER_STOPPING)
-			s->at_once = true;
-		else
+		if (s->state == SERVER_RUNNING)
 			server_stop(s, signo == SIGTERM ? "SIGTERM" : "SIGINT");
+		else
+			s->at_once = true;
 		break;
 	case SIGHUP:
 		if (s->state == SERVER_RUNNING)
