@@ -577,7 +577,7 @@ START_TEST(files_without_permission_go_aside)
 	ck_assert_uint_eq(must_recover(s).n, 0);
 	ck_assert(exists(path_of("corrupt/00000000000000000042.batch")));
 	spool_free(s);
-	(void)seteuid(getuid());
+	ck_assert_int_eq(seteuid(getuid()), 0);
 }
 END_TEST
 
