@@ -529,19 +529,6 @@ START_TEST(held_batch_holds_up_no_other)
 }
 END_TEST
 
-/* A stop or SIGUSR1 need not wait for the end of a back-off. */
-START_TEST(kick_ends_the_back_off)
-{
-	ck_assert_int_eq(mkdir(path, 0700), 0);
-	batch(10);
-	start();
-	until(has_status, WRITERS_HELD);
-	ck_assert_int_eq(rmdir(path), 0);
-	queue_kick(queue);
-	until(stored, 10);
-}
-END_TEST
-
 /* ---- with a spool ---- */
 
 static void
@@ -706,7 +693,6 @@ add_tests(TCase *tc)
 	tcase_add_test(tc, held_while_storing_then_fixed);
 	tcase_add_test(tc, recovers_without_a_batch);
 	tcase_add_test(tc, held_batch_holds_up_no_other);
-	tcase_add_test(tc, kick_ends_the_back_off);
 	tcase_add_test(tc, stores_what_an_earlier_run_left);
 	tcase_add_test(tc, stores_again_what_a_failover_lost);
 	tcase_add_test(tc, stores_nothing_again_without_a_failover);
