@@ -386,6 +386,6 @@ main(void)
 	};
 	Suite *s = suite_create("loop sources");
 
-	add_on_both(s, forget, tests, COUNT(tests));
+	add_on_both(s, forget, NULL, tests, COUNT(tests));
 	return run_suite(s);
 }

@@ -55,10 +55,12 @@ close_loop(void)
 	loop_free(loop);
 }
 
-/* A case of these n tests on each backend; before each test, setup forgets what a former one left.
+/*
+ * Two cases of these n tests, one for each backend.  setup and teardown, both may be NULL,
+ * run while the loop is there.
  */
 static void
-add_on_both(Suite *s, SFun setup, const TTest *const *tests, size_t n)
+add_on_both(Suite *s, SFun setup, SFun teardown, const TTest *const *tests, size_t n)
 {
 	TCase *tc[] = {tcase_create("epoll"), tcase_create("poll")};
 
@@ -66,8 +68,7 @@ add_on_both(Suite *s, SFun setup, const TTest *const *tests, size_t n)
 	tcase_add_checked_fixture(tc[1], open_poll, close_loop);
 	for (size_t c = 0; c < COUNT(tc); c++) {
 		tcase_set_timeout(tc[c], 60);
-		if (setup)
-			tcase_add_checked_fixture(tc[c], setup, NULL);
+		tcase_add_checked_fixture(tc[c], setup, teardown);
 		for (size_t i = 0; i < n; i++)
 			tcase_add_test(tc[c], tests[i]);
 		suite_add_tcase(s, tc[c]);
