@@ -135,6 +135,9 @@ reject(struct isolation *i, const struct part *p)
 			     &params, NULL, i->err);
 	if (st == STORE_OK)
 		i->rejected++;
+	else if (st == STORE_HOLD && !i->err->hint)
+		i->err->hint = "metric_collectord.rejected must take any row: remove what was "
+			       "added to it";
 	return st;
 }
 

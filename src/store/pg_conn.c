@@ -170,6 +170,14 @@ next_step(struct pg_conn *c, PGresult **rows, enum store_status *verdict, enum s
 	return STORE_OK;
 }
 
+/* A server that ends the session says why, and only then closes the connection. */
+static void
+note_loss(const struct pg_conn *c, struct store_error *err)
+{
+	if (PQstatus(c->pg) == CONNECTION_BAD)
+		err->reconnect = true;
+}
+
 /* Takes in all results that are left. */
 static enum store_status
 collect(struct pg_conn *c, PGresult **ret, struct store_error *err)
@@ -182,10 +190,11 @@ collect(struct pg_conn *c, PGresult **ret, struct store_error *err)
 	do
 		st = next_step(c, &rows, &verdict, &step, err);
 	while (st == STORE_OK && step == STEP_MORE);
-	if (st == STORE_OK)
-		st = verdict;
 	if (st == STORE_OK && step == STEP_COPY)
 		st = pg_fail(err, "the server wants data that nobody has");
+	note_loss(c, err);
+	if (st == STORE_OK)
+		st = verdict;
 	if (st == STORE_OK && ret)
 		*ret = rows;
 	else
@@ -287,6 +296,7 @@ pg_copy(struct pg_conn *c, const char *sql, const uint8_t *frames, size_t len,
 		if (st == STORE_OK)
 			return collect(c, NULL, err);
 	}
+	note_loss(c, err);
 	return st == STORE_OK ? verdict : st;
 }
 

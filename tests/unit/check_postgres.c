@@ -58,7 +58,8 @@ START_TEST(two_daemons_with_one_identity_are_told_apart)
 
 	fill_batch(1, 100);
 	assert_put(s, 100, 0, false);
-	fill_batch(1, 101); /* more rows than the ledger knows */
+	fill_batch(1, 100);
+	add(EPOCH, "x", 1); /* more rows than the ledger knows */
 	assert_held(s, "23505");
 	ck_assert(err.batch_only);
 	new_batch(1); /* another time */
@@ -160,6 +161,26 @@ START_TEST(every_row_can_be_refused)
 	store_close(s);
 	ck_assert_str_eq(REJECTED, "300");
 	ck_assert_str_eq(METRICS, "0");
+}
+END_TEST
+
+/* Isolation that fails leaves nothing behind, not even a transaction. */
+START_TEST(rejected_rows_need_their_table)
+{
+	struct store *s = open_store();
+
+	(void)SQL("ALTER TABLE metrics ADD CHECK (value <> 13);"
+		  "ALTER TABLE metric_collectord.rejected RENAME TO elsewhere");
+	fill_batch(1, 100);
+	assert_held(s, "42P01");
+	ck_assert_str_eq(METRICS, "0");
+	ck_assert_str_eq(SQL("SELECT count(*) FROM metric_collectord.batches"), "0");
+	(void)SQL("ALTER TABLE metric_collectord.elsewhere RENAME TO rejected;"
+		  "ALTER TABLE metric_collectord.rejected ADD CHECK (value <> 13)");
+	assert_held(s, "23514");
+	(void)SQL("ALTER TABLE metric_collectord.rejected DROP CONSTRAINT rejected_value_check");
+	assert_put(s, 99, 1, false);
+	store_close(s);
 }
 END_TEST
 
@@ -309,6 +330,7 @@ START_TEST(a_lost_backend_is_tried_again)
 		    " current_database() AND application_name = 'metric-collectord'",
 		    false);
 	ck_assert_int_eq(put(s), STORE_RETRY);
+	ck_assert_str_eq(err.sqlstate, "57P01");
 	ck_assert(err.reconnect);
 	watch_end(&w);
 	store_close(s);
@@ -322,6 +344,10 @@ START_TEST(a_lost_backend_is_tried_again)
 	store_close(s);
 	s = open_store();
 	assert_put(s, BATCH_ROWS, 0, true);
+	(void)SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ="
+		  " current_database() AND application_name = 'metric-collectord'");
+	ck_assert_int_eq(store_maintain(s, COLLECTOR, 1, &err), STORE_RETRY);
+	ck_assert(err.reconnect);
 	store_close(s);
 	ck_assert_str_eq(METRICS, "40000");
 }
@@ -434,6 +460,7 @@ add_tests(Suite *s)
 	tcase_add_test(tc, commits_are_synchronous);
 	tcase_add_loop_test(tc, single_rows_are_isolated, 0, COUNT(refusals));
 	tcase_add_test(tc, every_row_can_be_refused);
+	tcase_add_test(tc, rejected_rows_need_their_table);
 	tcase_add_test(tc, names_that_the_encoding_lacks_are_recorded);
 	tcase_add_loop_test(tc, a_changed_table_is_held_and_nothing_rejected, 0, COUNT(changes));
 	tcase_add_test(tc, a_type_that_will_do_is_taken);
