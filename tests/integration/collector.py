@@ -123,7 +123,7 @@ class Collector:
     def pid(self):
         return self.process.pid
 
-    def signal(self, signo):
+    def send_signal(self, signo):
         self.process.send_signal(signo)
 
     def wait(self, timeout=30):
@@ -134,15 +134,15 @@ class Collector:
 
     def stop(self, signo=signal.SIGTERM, timeout=30):
         if self.process.poll() is None:
-            self.signal(signo)
+            self.send_signal(signo)
         return self.wait(timeout)
 
     def stop_at_once(self):
         """Two SIGTERMs: when a database is away and what becomes of the rest does not matter."""
         mark = self.mark()
-        self.signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
         self.wait_event("stopping", since=mark)
-        self.signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
         return self.wait()
 
     def kill9(self):
@@ -241,7 +241,7 @@ class Collector:
 
     def statistics(self):
         mark = self.mark()
-        self.signal(signal.SIGUSR2)
+        self.send_signal(signal.SIGUSR2)
         return self.wait_event("statistics", since=mark)
 
     def wait_statistics(self, timeout=20, **expected):
@@ -255,11 +255,11 @@ class Collector:
             assert not last_try, f"{statistics} instead of {expected}"
 
     def flush(self):
-        self.signal(signal.SIGUSR1)
+        self.send_signal(signal.SIGUSR1)
 
     def reload(self, wait="reloaded"):
         mark = self.mark()
-        self.signal(signal.SIGHUP)
+        self.send_signal(signal.SIGHUP)
         return self.wait_event(wait, since=mark)
 
     @property
@@ -281,7 +281,7 @@ class Collector:
 
     def _end_by_signals(self):
         for timeout in (3, 15):
-            self.signal(signal.SIGTERM)
+            self.send_signal(signal.SIGTERM)
             try:
                 self.wait(timeout)
                 return True

@@ -153,8 +153,7 @@ def test_server_that_only_reads(start_collector, database):
         ),
         30,
     )
-    database.execute(
-        "SET default_transaction_read_only = off;"
+    database.cluster.execute(
         f"ALTER DATABASE {database.name} RESET default_transaction_read_only"
     )
     database.wait_count(100, timeout=60)

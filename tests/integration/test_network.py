@@ -15,7 +15,7 @@ from wire import frame, series
 def test_several_addresses(start_collector, sqlite_store, tmp_path):
     path = f"{tmp_path}/collector.sock"
     collector = start_collector(
-        sqlite_store, listen=["127.0.0.1:0", "127.0.0.1:0", f"unix:{path}", f"unix:@mc-{os.getpid()}"]
+        sqlite_store, listen=["127.0.0.1:0", "127.0.0.2:0", f"unix:{path}", f"unix:@{path}"]
     )
     assert len(collector.addresses) == 4
     for address in collector.addresses:

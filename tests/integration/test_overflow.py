@@ -8,9 +8,10 @@ from wire import frame, series
 
 FRAME_SIZE = len(frame("m", 0))
 READ_SIZE = 1 << 19  # more than the daemon takes in before it looks at its limits again
+SMALL = {"batch__max_bytes": "64K", "buffer__memory_limit": "256K"}
 LIMITS = {
-    "memory only": {"buffer__spool": "", "buffer__memory_limit": "256K"},
-    "with spool": {"buffer__memory_limit": "256K", "buffer__spool_limit": "1M"},
+    "memory only": {"buffer__spool": "", **SMALL},
+    "with spool": {"buffer__spool_limit": "1M", **SMALL},
 }
 limits = pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS.keys())
 
@@ -94,9 +95,9 @@ def test_dropped_metrics_get_no_answer(start_collector, own_cluster):
         own_cluster.database("postgres"),
         buffer__overflow="drop_newest",
         buffer__spool="",
-        buffer__memory_limit="64K",
+        **SMALL,
     )
-    collector.send(series("m", 20_000))
+    collector.send(series("m", 50_000))
     collector.wait_event("metrics_dropped")
     for level in (1, 2):
         with collector.sender() as sender:
@@ -109,7 +110,7 @@ def test_a_backlog_on_disk_does_not_need_memory(start_collector, own_cluster):
     """Far more than memory_limit waits, and arrives."""
     count = 300_000
     database = own_cluster.database("postgres")
-    collector = start_collector(database, buffer__memory_limit="256K", batch__max_rows=5000)
+    collector = start_collector(database, batch__max_rows=5000, **SMALL)
     collector.send(series("m", count))
     statistics = collector.wait_statistics(buffered=count)
     assert statistics["spool_bytes"] >= count * FRAME_SIZE

@@ -6,6 +6,7 @@ import pytest
 from waiting import wait_until
 from wire import T0_TEXT, frame, series
 
+FRAME_SIZE = len(frame("m", 0))
 BOOKS = "SELECT count(*), sum(rows), sum(rejected) FROM metric_collectord.batches"
 
 
@@ -33,7 +34,7 @@ def test_ledger_has_a_row_for_each_batch(start_collector, database):
     collector.wait_event("batch_stored", count=11)
     database.wait_count(10_500)
     assert database.rows(BOOKS) == [(11, 10_500, 0)]
-    assert database.value("SELECT sum(bytes) FROM metric_collectord.batches") == 10_500 * 19
+    assert database.value("SELECT sum(bytes) FROM metric_collectord.batches") == 10_500 * FRAME_SIZE
     assert database.rows(
         "SELECT min(min_time) = (SELECT min(time) FROM metrics),"
         " max(max_time) = (SELECT max(time) FROM metrics) FROM metric_collectord.batches"
@@ -51,7 +52,7 @@ def test_batch_stored_event(start_collector, database):
     collector.send(series("m", 3))
     event = collector.wait_event("batch_stored")
     assert event["rows"] == 3
-    assert event["bytes"] == 3 * 19
+    assert event["bytes"] == 3 * FRAME_SIZE
     assert event["batch"] >= 1
     assert event["seconds"] >= 0
     connected = collector.wait_event("database_connected")

@@ -102,19 +102,20 @@ def test_constraint_refuses_single_rows(start_collector, sqlite_store):
     sqlite_store.wait_count(990)
     assert sqlite_store.rows(
         f"SELECT name, value, reason, error FROM {sqlite_store.rejected} ORDER BY value LIMIT 1"
-    ) == [("m", 13.0, "constraint", "unlucky")]
+    ) == [("m", 13.0, "trigger", "unlucky")]
     assert sqlite_store.count(sqlite_store.rejected) == 10
     assert collector.stop() == 0
     assert collector.stopped["rejected"] == 10
 
 
 def test_a_file_that_cannot_be_made(start_collector, tmp_path):
-    """Nothing is lost: the next try finds the directory."""
-    directory = tmp_path / "later"
-    collector = start_collector(database__uri=f"sqlite:{directory}/metrics.db")
+    """Nothing is lost: a later try finds that the operator has made room."""
+    in_the_way = tmp_path / "later"
+    in_the_way.write_text("a file where the directory should be", encoding="utf-8")
+    collector = start_collector(database__uri=f"sqlite:{in_the_way}/metrics.db")
     collector.send(frame("m", 1))
     event = collector.wait_event("database_unavailable")
-    assert str(directory) in event["error"] or "open" in event["error"]
+    assert str(in_the_way) in event["error"]
     assert collector.statistics()["buffered"] == 1
-    directory.mkdir()
+    in_the_way.unlink()
     collector.wait_event("batch_stored", timeout=60)

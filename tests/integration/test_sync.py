@@ -243,11 +243,11 @@ def test_stop_answers_first(start_collector, database):
     collector = start_collector(database, batch__interval=3600)
     senders = [collector.sender() for _ in range(5)]
     collector.wait_statistics(clients=5)
-    collector.signal(signal.SIGSTOP)
+    collector.send_signal(signal.SIGSTOP)
     for i, sender in enumerate(senders):
         sender.send(series("m", 100, first=100 * i) + sync_frame(1 + i % 2, i))
-    collector.signal(signal.SIGTERM)
-    collector.signal(signal.SIGCONT)
+    collector.send_signal(signal.SIGTERM)
+    collector.send_signal(signal.SIGCONT)
     for i, sender in enumerate(senders):
         assert sender.read_to_end() == ANSWER.pack(i, 0, 0)
         sender.close()
