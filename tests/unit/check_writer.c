@@ -524,7 +524,9 @@ START_TEST(held_batch_holds_up_no_other)
 	ck_assert_int_eq(writers_status(writers), WRITERS_OK);
 	execute(path, "DELETE FROM metric_collectord_batches WHERE batch = 1");
 	until(stored, 15);
+	/* the batch's own delay, longer than any back-off here */
 	ck_assert(logged("\"event\":\"batch_held\""));
+	ck_assert(logged("\"retry_in\":5"));
 	assert_query(path, COUNT_TWICE, "0\n");
 }
 END_TEST
