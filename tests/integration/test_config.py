@@ -106,7 +106,7 @@ def test_good_file(conf_file, text):
 
 
 def test_installed_sample_is_good():
-    path = os.path.join(ROOT, "packaging", "metric-collectord.conf")
+    path = os.path.join(ROOT, "metric-collectord.conf")
     assert run("-t", "-c", path) == (0, f"{path}: configuration OK\n")
 
 
