@@ -1,0 +1,153 @@
+/*
+ * spool_waiter.h - for tests of the spool: waiting for tickets, and a disk that fails or waits when
+ * it is told to.
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "buffer/spool_internal.h"
+#include "spool_dir.h"
+
+/* For other threads than the test's own: Check's assertions are not theirs to use. */
+#define MUST(condition)           \
+	do {                      \
+		if (!(condition)) \
+			abort();  \
+	} while (0)
+
+/* ---- waiting for tickets ---- */
+
+struct waiter {
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	unsigned calls;
+};
+
+static struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+
+static inline void
+synced(void *arg)
+{
+	struct waiter *w = arg;
+
+	(void)pthread_mutex_lock(&w->mutex);
+	w->calls++;
+	(void)pthread_cond_broadcast(&w->cond);
+	(void)pthread_mutex_unlock(&w->mutex);
+}
+
+static inline struct spool *
+open_waiting(enum conf_sync sync)
+{
+	struct spool *s = spool_must_open(sync);
+
+	spool_on_synced(s, synced, &waiter);
+	return s;
+}
+
+static inline void
+await_ticket(struct spool *s, uint64_t ticket)
+{
+	(void)pthread_mutex_lock(&waiter.mutex);
+	while (spool_synced(s, NULL) < ticket)
+		(void)pthread_cond_wait(&waiter.cond, &waiter.mutex);
+	(void)pthread_mutex_unlock(&waiter.mutex);
+}
+
+static inline void
+await_error(struct spool *s, int error)
+{
+	int now = 0;
+
+	(void)pthread_mutex_lock(&waiter.mutex);
+	while ((void)spool_synced(s, &now), now != error)
+		(void)pthread_cond_wait(&waiter.cond, &waiter.mutex);
+	(void)pthread_mutex_unlock(&waiter.mutex);
+}
+
+static inline void
+sync_now(struct spool *s)
+{
+	await_ticket(s, spool_sync(s));
+}
+
+/* ---- a disk that can be made to fail, or to wait ---- */
+
+struct disk {
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	bool held;          /* calls wait */
+	bool waiting;       /* one does */
+	unsigned files;     /* calls for files */
+	unsigned all;       /* calls */
+	unsigned fail_next; /* so many calls for files fail */
+	unsigned fail_each; /* and each so-manieth does */
+	unsigned hold_at;   /* the call for a file before which held is set */
+};
+
+static inline int
+disk_hook(void *arg, int fd)
+{
+	struct disk *d = arg;
+	struct stat st;
+	int r = 0;
+
+	MUST(fstat(fd, &st) == 0);
+	(void)pthread_mutex_lock(&d->mutex);
+	if (S_ISREG(st.st_mode) && d->hold_at == d->files + 1)
+		d->held = true;
+	d->waiting = d->held;
+	(void)pthread_cond_broadcast(&d->cond);
+	while (d->held)
+		(void)pthread_cond_wait(&d->cond, &d->mutex);
+	d->waiting = false;
+	d->all++;
+	if (S_ISREG(st.st_mode)) {
+		d->files++;
+		if (d->fail_next) {
+			d->fail_next--;
+			r = -EIO;
+		} else if (d->fail_each && d->files % d->fail_each == 0) {
+			r = -EIO;
+		}
+	}
+	(void)pthread_mutex_unlock(&d->mutex);
+	return r;
+}
+
+static struct disk disk = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+
+static inline void
+disk_attach(struct spool *s)
+{
+	disk.files = disk.all = disk.fail_next = disk.fail_each = disk.hold_at = 0;
+	s->hook_arg = &disk;
+	s->hook = disk_hook;
+}
+
+static inline void
+disk_set(unsigned fail_next, bool held)
+{
+	(void)pthread_mutex_lock(&disk.mutex);
+	disk.fail_next = fail_next;
+	disk.held = held;
+	disk.files = disk.all = disk.hold_at = 0;
+	(void)pthread_cond_broadcast(&disk.cond);
+	(void)pthread_mutex_unlock(&disk.mutex);
+}
+
+static inline void
+disk_await_caller(void)
+{
+	(void)pthread_mutex_lock(&disk.mutex);
+	while (!disk.waiting)
+		(void)pthread_cond_wait(&disk.cond, &disk.mutex);
+	(void)pthread_mutex_unlock(&disk.mutex);
+}
+
+static inline unsigned
+open_descriptors(void)
+{
+	return count_names("/proc/self/fd");
+}
