@@ -202,23 +202,22 @@ set_from_env(struct load *l, const char *key, const char *variable, const char *
 		fail(l, r);
 }
 
-/* Is the variable empty, or a port?  Reports it when not. */
+/* Is the variable empty, or a port from min on?  Reports it when not. */
 static bool
-env_port_ok(struct load *l, const char *name)
+env_port_ok(struct load *l, const char *name, unsigned min)
 {
 	const char *value = env(name);
 	char shown[CONF_VALUE_SHOWN];
 	uint64_t port;
 	int r = value ? conf_value_integer(value, &port) : 0;
 
-	if (!value || (r == 0 && port >= 1 && port <= 65535))
+	if (!value || (r == 0 && port >= min && port <= UINT16_MAX))
 		return true;
+	(void)conf_value_show(value, shown);
 	if (r == -EINVAL)
-		report(l, "environment: %s: %s is not a port (1..65535)", name,
-		       conf_value_show(value, shown));
+		report(l, "environment: %s: %s is not a port (%u..65535)", name, shown, min);
 	else
-		report(l, "environment: %s: %s is out of range 1..65535", name,
-		       conf_value_show(value, shown));
+		report(l, "environment: %s: %s is out of range %u..65535", name, shown, min);
 	return false;
 }
 
@@ -230,7 +229,7 @@ load_env_listen(struct load *l)
 	char *address;
 	int r;
 
-	if ((!host && !port) || !env_port_ok(l, "TCP_PORT"))
+	if ((!host && !port) || !env_port_ok(l, "TCP_PORT", 0))
 		return;
 	host = host ? host : "0.0.0.0";
 	port = port ? port : "9999";
@@ -266,7 +265,7 @@ load_env_parts(struct load *l, const char *variable)
 	};
 	char *uri;
 
-	if (!env_port_ok(l, "DB_PORT"))
+	if (!env_port_ok(l, "DB_PORT", 1))
 		return;
 	uri = conf_uri_join(words, sizeof(words) / sizeof(words[0]));
 	if (!uri) {

@@ -187,20 +187,26 @@ is_section(const struct parse *p, const char *name)
 	return false;
 }
 
-/* The '{' that follows this name, in or behind this line: then a section is meant. */
+/* The next place in the text, from p on, where this name is followed by '{': a section is meant. */
 static char *
-find_section(char *text, unsigned line, const char *name)
+find_section(const char *text, char *p, const char *name)
 {
-	char *p = text;
+	for (; p && (p = strstr(p, name)) != NULL; p++) {
+		const char *behind = p + strlen(name);
 
-	while (--line > 0 && (p = strchr(p, '\n')) != NULL)
-		p++;
-	p = p ? strstr(p, name) : NULL;
-	if (!p)
-		return NULL;
-	p += strlen(name);
-	p += strspn(p, "\"' \t\r\n");
-	return *p == '{' ? p : NULL;
+		if ((p == text || strchr(" \t\r\n{}\"'", p[-1])) &&
+		    behind[strspn(behind, "\"' \t\r\n")] == '{')
+			return p;
+	}
+	return NULL;
+}
+
+static char *
+find_line(char *text, unsigned line)
+{
+	while (--line > 0 && text)
+		text = strchr(text, '\n') ? strchr(text, '\n') + 1 : NULL;
+	return text;
 }
 
 /* Past the string at p. */
@@ -216,12 +222,12 @@ skip_string(char *p)
 	return *p ? p + 1 : p;
 }
 
-/* Blanks out what stands between this '{' and its '}', so that nothing in it is an error. */
+/* Blanks out what stands between the next '{' and its '}', so that nothing in it is an error. */
 static void
-empty_section(char *open)
+empty_section(char *section)
 {
 	unsigned depth = 1;
-	char *p = open + 1, *next;
+	char *p = strchr(section, '{') + 1, *next;
 
 	while (*p) {
 		if (*p == '{')
@@ -236,19 +242,29 @@ empty_section(char *open)
 	}
 }
 
+/* Is a section meant?  Then its content is of no interest, here and wherever it comes again. */
+static bool
+dismiss_section(char *text, unsigned line, const char *name)
+{
+	char *start = find_line(text, line);
+	char *section = find_section(text, start, name);
+
+	if (!section || section > start + strcspn(start, "\n"))
+		return false;
+	for (; section; section = find_section(text, section + 1, name))
+		empty_section(section);
+	return true;
+}
+
 static void
 note_unknown(struct parse *p, const char *section, unsigned line, const char *name)
 {
 	struct unknown *u = &p->unknown[p->n_unknown];
-	char *open;
 
 	if (p->n_unknown == UNKNOWN_MAX)
 		return;
 	u->line = line;
-	open = find_section(p->text, line, name);
-	u->is_section = open != NULL;
-	if (open)
-		empty_section(open);
+	u->is_section = dismiss_section(p->text, line, name);
 	u->section = strdup(section);
 	u->name = strdup(name);
 	p->n_unknown++;
@@ -274,8 +290,8 @@ static void __attribute__((format(printf, 2, 0))) on_error(cfg_t *cfg, const cha
 	unsigned line = (unsigned)cfg->line;
 	char *text;
 
-	if (p->error)
-		return;
+	if (p->error || (*section && !is_section(p, section)))
+		return; /* whatever else is wrong in an unknown section */
 	if (vasprintf(&text, fmt, ap) < 0) {
 		p->error = -ENOMEM;
 		return;
@@ -284,9 +300,9 @@ static void __attribute__((format(printf, 2, 0))) on_error(cfg_t *cfg, const cha
 		char *name = strchr(text, '\'') + 1;
 
 		name[strlen(name) - 1] = '\0';
-		if (!noted_unknown(p, section, name) && (*section || !is_section(p, name)))
+		if (*name && !noted_unknown(p, section, name) && (*section || !is_section(p, name)))
 			note_unknown(p, section, line, name);
-		else if (conf_file_problem(p->f, line, "%s: unknown key", name) < 0)
+		else if (conf_file_problem(p->f, line, "\"%s\": unknown key", name) < 0)
 			p->error = -ENOMEM;
 	} else {
 		for (char *c = text; *c; c++) {
@@ -410,10 +426,11 @@ parse_pass(struct parse *p)
 		return -ENOMEM;
 	(void)cfg_set_error_function(p->root, on_error);
 	parsing = p;
-	/* What goes wrong has been said to on_error(); memory apart. */
+	/* Only names that are empty strings are refused in silence, and memory that is short. */
 	if (cfg_parse_buf(p->root, p->text) != CFG_SUCCESS && p->f->n_problems == 0 &&
 	    p->n_unknown == 0 && p->error == 0)
-		p->error = -ENOMEM;
+		p->error = conf_file_problem(p->f, (unsigned)p->root->line,
+					     "syntax error: from here on a name is missing");
 	parsing = NULL;
 	(void)cfg_free(p->root);
 	return p->error;

@@ -62,6 +62,7 @@ scan_block_comment(struct scan *s)
 		scan_blank(s);
 	if (!*s->p) {
 		SCAN_PROBLEM(s, first, "this comment has no end");
+		s->depth = 0; /* the closing braces are in there, no doubt */
 		return;
 	}
 	scan_blank(s);
@@ -116,6 +117,7 @@ scan_string(struct scan *s)
 	}
 	if (!*s->p) {
 		SCAN_PROBLEM(s, first, "this string has no end");
+		s->depth = 0; /* the closing braces are in there, no doubt */
 		return;
 	}
 	s->p++;
