@@ -138,18 +138,8 @@ queue_sync_start(struct queue *q)
 void
 queue_sync_collect(struct queue *q)
 {
-	int error = 0;
-	uint64_t ticket;
-
-	if (!q->syncing)
-		return;
-	ticket = spool_synced(q->spool, &error);
-	if (error)
-		log_event_limited(LOG_ERR, "spool_error/sync", "spool_error",
-				  LOG_STR("error", strerror(error)),
-				  LOG_STR("hint", "the spool's disk fails to sync; level 1 answers "
-						  "wait until it works or the database has them"));
-	if (ticket < q->sync_ticket)
+	/* The spool logs what fails; answers simply wait. */
+	if (!q->syncing || spool_synced(q->spool, NULL) < q->sync_ticket)
 		return;
 	q->syncing = false;
 	if (q->sync_position > q->synced)

@@ -4,6 +4,7 @@ import threading
 import psycopg2
 import pytest
 
+from disks import small_disk  # noqa: F401 (fixture)
 from faults import Load, Proxy, assert_all_there_once, settle
 from waiting import wait_until
 from wire import series
@@ -124,11 +125,11 @@ def test_deadlock_victim(start_collector, database):
     database.execute("INSERT INTO a VALUES (0)")
     database.execute("INSERT INTO b VALUES (0)")
     database.execute(
-        "CREATE FUNCTION both() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        "CREATE FUNCTION count_twice() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " UPDATE a SET n = n + 1; UPDATE b SET n = n + 1; RETURN NULL; END $$"
     )
     database.execute(
-        "CREATE TRIGGER both AFTER INSERT ON metrics FOR EACH STATEMENT EXECUTE FUNCTION both()"
+        "CREATE TRIGGER count_twice AFTER INSERT ON metrics FOR EACH STATEMENT EXECUTE FUNCTION count_twice()"
     )
     database.execute(f"ALTER DATABASE {database.name} SET deadlock_timeout = '50ms'")
     victims = 0

@@ -1,0 +1,176 @@
+"""The spool's disk is full, read-only, failing or slow, or the clock steps."""
+import subprocess
+
+import pytest
+
+from disks import shim, shim_library, small_disk  # noqa: F401 (fixtures)
+from faults import Load, assert_all_there_once, settle
+from wire import connect, series
+
+
+def test_full_disk_slows_senders_and_loses_nothing(start_collector, own_cluster, small_disk):
+    """The database is away, the file system has 4 MB, and more than that is sent."""
+    database = own_cluster.database("postgres")
+    collector = start_collector(
+        database,
+        buffer__spool=small_disk("4m") / "spool",
+        buffer__sync="never",
+        buffer__memory_limit="2M",
+        batch__max_bytes="256K",
+    )
+    data = series("filling.a.disk", 300_000)  # 9 MB
+    sock = connect(collector.address)
+    sock.settimeout(1)
+    sent = 0
+    try:
+        while sent < len(data):
+            sent += sock.send(data[sent : sent + 65536])
+    except TimeoutError:
+        pass
+    assert sent < len(data), "senders are held back"
+    full = collector.wait_event("buffer_full")
+    assert full["disk_refuses_writes"] is True
+    own_cluster.start()
+    sock.settimeout(120)
+    sock.sendall(data[sent:])
+    sock.close()
+    collector.wait_event("buffer_drained", timeout=60)
+    database.wait_count(300_000, timeout=120)
+    settle(collector)
+    assert collector.stop() == 0
+    assert database.value("SELECT count(DISTINCT value) FROM metrics") == 300_000
+    assert collector.stopped["dropped"] == 0
+
+
+def test_full_disk_and_a_good_database(start_collector, database, small_disk):
+    """Another program fills the disk: metrics go through memory into the database."""
+    disk = small_disk("1m")
+    collector = start_collector(
+        database, buffer__spool=disk / "spool", buffer__sync="never", batch__interval=0.1
+    )
+    filler = disk / "filler"
+    with Load(collector.address, level=2) as load:
+        load.wait_more(5)
+        fill(filler)
+        load.wait_more(3)
+        filler.unlink()
+        load.wait_more(5)
+    settle(collector)
+    assert collector.stop() == 0
+    assert_all_there_once(database, load)
+
+
+def fill(path):
+    with open(path, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            pass
+
+
+def test_killed_while_the_disk_is_full(new_collector, own_cluster, small_disk):
+    database = own_cluster.database("postgres")
+    settings = dict(
+        buffer__spool=small_disk("1m") / "spool",
+        buffer__sync="always",
+        batch__interval=0.1,
+    )
+    collector = new_collector(database, **settings).start()
+    with Load(collector.address) as load:
+        collector.wait_event("buffer_full", timeout=60)
+        collector.kill9()
+    assert load.acknowledged
+    own_cluster.start()
+    collector = new_collector(database, **settings).start()
+    settle(collector)
+    assert collector.stop() == 0
+    assert_all_there_once(database, load)
+
+
+def test_spool_becomes_read_only(start_collector, database, shim):
+    """Like a full one: metrics go through memory into the database."""
+    collector = start_collector(database, env=shim.env, buffer__sync="never", batch__interval=0.1)
+    with Load(collector.address, level=2) as load:
+        load.wait_more(5)
+        shim.on("read-only")
+        failed = collector.wait_event("spool_error")
+        assert failed["error"] == "Read-only file system"
+        load.wait_more(2)
+        shim.off("read-only")
+        load.wait_more(5)
+    settle(collector)
+    assert collector.stop() == 0
+    assert_all_there_once(database, load)
+
+
+def test_spool_is_read_only_at_start(new_collector, database, small_disk):
+    disk = small_disk("4m")
+    (disk / "spool").mkdir(mode=0o700)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    collector = new_collector(database, buffer__spool=disk / "spool").start(wait=None)
+    assert collector.wait() == 1
+    assert "Read-only" in collector.find("spool_failed")[0]["error"]
+
+
+@pytest.mark.parametrize("sync", ["always", "interval"])
+def test_failing_sync_is_no_acknowledgement(new_collector, own_cluster, shim, sync):
+    """While fdatasync fails, level 1 is not answered; once it works, everything is, and survives."""
+    database = own_cluster.database("postgres")
+    settings = dict(buffer__sync=sync, batch__interval=0.2, env=shim.env)
+    collector = new_collector(database, **settings).start()
+    with Load(collector.address) as load:
+        load.wait_more(2)
+        shim.on("sync-fails")
+        collector.wait_event("spool_error")
+        before = load.count()
+        mark = collector.mark()
+        collector.wait_event("database_unavailable", since=mark, count=4)  # seconds
+        assert load.count() <= before + 3, "at most what was under way"
+        shim.off("sync-fails")
+        load.wait_more(6)
+        collector.kill9()
+    own_cluster.start()
+    collector = new_collector(database, **settings).start()
+    settle(collector)
+    assert collector.stop() == 0
+    assert_all_there_once(database, load)
+
+
+def test_failing_sync_with_a_good_database(start_collector, database, shim):
+    """The database has the metrics: level 1 is answered for that."""
+    collector = start_collector(database, env=shim.env, batch__interval=0.1)
+    shim.on("sync-fails")
+    with Load(collector.address) as load:
+        load.wait_more(10)
+    settle(collector)
+    assert collector.stop() == 0
+    assert_all_there_once(database, load)
+
+
+def test_slow_sync_does_not_hold_the_loop(start_collector, database, shim):
+    """Syncs take a quarter of a second; senders that do not ask notice nothing."""
+    collector = start_collector(database, env=shim.env, buffer__sync="always", batch__interval=0.1)
+    shim.on("sync-slow")
+    with Load(collector.address, senders=8) as load:
+        load.wait_more(16)
+        collector.send(series("other", 50_000, first=10_000_000))
+    settle(collector)
+    assert collector.stop() == 0
+    assert_all_there_once(database, load)
+
+
+def test_clock_steps_backwards(start_collector, database, shim):
+    collector = start_collector(
+        database, env=shim.env, batch__interval=0.1, buffer__keep="1 hour", buffer__sync="never"
+    )
+    with Load(collector.address) as load:
+        for offset in (-3600, 7200, -86400 * 365, 0):
+            load.wait_more(5)
+            mark = collector.mark()
+            shim.on("clock", str(offset))
+            collector.wait_event("batch_stored", since=mark)
+        load.wait_more(5)
+    settle(collector)
+    assert collector.stop() == 0
+    assert_all_there_once(database, load)
