@@ -246,6 +246,16 @@ def test_environment_of_the_description(start_collector, database):
     assert "ignored by trust" not in collector.log_text()
 
 
+def test_any_of_them_selects_postgresql(start_collector, own_cluster):
+    """The others have defaults: the user postgres and the database metrics_db."""
+    port = str(own_cluster.start().port)
+    collector = start_collector(
+        database__uri=None, env={"DB_PORT": port, "PGCONNECT_TIMEOUT": "5"}
+    )
+    collector.send(frame("m", 1))
+    own_cluster.database("metrics_db").wait_count(1)
+
+
 def test_password_from_the_environment(start_collector, own_cluster):
     own_cluster.start()
     password = "it's a \\ 'secret' %40"

@@ -208,7 +208,6 @@ def test_missing_database_that_must_not_be_created(start_collector, cluster):
     assert_once(database, 100)
 
 
-@pytest.mark.slow
 def test_table_renamed_and_renamed_back(start_collector, database):
     collector = start_collector(database)
     database.wait_table()

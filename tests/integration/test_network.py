@@ -162,6 +162,7 @@ def test_thousands_of_idle_clients(start_collector, sqlite_store, descriptor_lim
         assert growth < 1024 * count, f"{growth / count:.0f} bytes for each client"
 
 
+@pytest.mark.slow
 def test_out_of_descriptors(start_collector, sqlite_store):
     """Accepting pauses; those that wait are served as soon as others leave."""
     collector = start_collector(sqlite_store)

@@ -189,7 +189,6 @@ def test_role_that_may_only_write(start_collector, cluster, database, role):
     database.execute(f"DROP OWNED BY {role}")
 
 
-@pytest.mark.slow
 def test_role_without_any_right_is_told_and_loses_nothing(
     start_collector, cluster, database, role
 ):

@@ -89,7 +89,9 @@ def test_many_rows_with_readers_beside(start_collector, sqlite_store):
 
 
 def test_constraint_refuses_single_rows(start_collector, sqlite_store):
-    start_collector(sqlite_store, name="first").stop()
+    first = start_collector(sqlite_store, name="first")
+    first.wait_event("database_connected")
+    assert first.stop() == 0
     connection = sqlite3.connect(sqlite_store.path)
     connection.execute(
         "CREATE TRIGGER guard BEFORE INSERT ON metrics WHEN NEW.value % 100 = 13"
