@@ -142,7 +142,7 @@ unit_tests() { # VARIANT
 	rm -f "$run/$variant"/tests/unit/check_*.log
 	step "$variant" check $runner "$make" -C "$run/$variant" -j"$jobs" check VERBOSE=1
 	show_unit_results "$variant"
-	sed -n '/^# TOTAL/,/^# ERROR/p' "$run/$variant/check.log"
+	sed -n '/^# TOTAL/,/^# ERROR/p;/^# ERROR/q' "$run/$variant/check.log"
 }
 
 # integration VARIANT DAEMON PYTEST ARGUMENTS...
@@ -197,7 +197,10 @@ asan() {
 	build asan --with-loop=poll --enable-sanitizers=address,undefined --enable-crash-points ||
 		return
 	unit_tests asan
+	METRIC_COLLECTORD_CRASH_POINTS=$run/asan/metric-collectord
+	export METRIC_COLLECTORD_CRASH_POINTS
 	integration asan "$run/asan/metric-collectord" "$@"
+	unset METRIC_COLLECTORD_CRASH_POINTS
 }
 
 # ThreadSanitizer wants its addresses free, which some kernels' randomization does not leave.

@@ -180,8 +180,10 @@ commit(struct isolation *i)
 			     " SET rows = rows - $1::bigint, rejected = $1::bigint"
 			     " WHERE collector = $2::uuid AND batch = $3::bigint",
 			     &params, NULL, err);
-	if (st == STORE_OK)
+	if (st == STORE_OK) {
+		crash_point("before_commit");
 		st = pg_query(i->c, "COMMIT", NULL, err);
+	}
 	return st;
 }
 

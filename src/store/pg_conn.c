@@ -270,7 +270,6 @@ push(struct pg_conn *c, const uint8_t *frames, size_t len, struct store_error *e
 	}
 	if (st != STORE_OK)
 		return st;
-	crash_point("after_copy_data");
 	crash_point("before_copy_end");
 	if (PQputCopyEnd(c->pg, NULL) > 0)
 		st = drain(c, err);

@@ -215,17 +215,15 @@ put_batch(struct sqlite_db *s, const struct batch_view *b, struct store_result *
 	status = insert_rows(s, b, res, err);
 	if (status != STORE_OK)
 		return status;
-	crash_point("after_copy_data");
 	if (res->rejected) {
 		status = ledger_count(s, b, res, err);
 		if (status != STORE_OK)
 			return status;
 	}
-	crash_point("before_copy_end");
+	crash_point("before_commit");
 	status = sqlite_db_commit(s, err);
 	if (status != STORE_OK)
 		return status;
-	crash_point("after_copy_end");
 	crash_point("after_commit");
 	return STORE_OK;
 }

@@ -77,6 +77,7 @@ class Collector:
         self.options = list(options)
         self.launcher = list(launcher)
         self.pass_fds = tuple(pass_fds)
+        self.program = daemon_path()
         self.events = []
         self.noise = []  # what is not JSON on stderr
         self.expected_noise = None  # a launcher's
@@ -98,7 +99,7 @@ class Collector:
             file.write(render(self.conf) if text is None else text)
 
     def command(self):
-        argv = [*self.launcher, daemon_path(), "-c", self.conf_path]
+        argv = [*self.launcher, self.program, "-c", self.conf_path]
         for option in self.options:
             argv += ["-o", option]
         return argv
