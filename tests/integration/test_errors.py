@@ -118,7 +118,7 @@ def test_backends_terminated_in_mid_stream(start_collector, database):
 def test_statement_cancelled(start_collector, database):
     """The batch waits for a lock, its statement is cancelled, and it is tried again."""
     collector = start_collector(database)
-    database.wait_table()
+    collector.wait_event("database_connected")
     blocker = database.connect()
     blocker.autocommit = False
     blocker.cursor().execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
@@ -139,7 +139,7 @@ def test_statement_cancelled(start_collector, database):
 def test_server_that_only_reads(start_collector, database):
     """25006: a standby, or an operator's switch."""
     collector = start_collector(database)
-    database.wait_table()
+    collector.wait_event("database_connected")
     database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     database.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -210,7 +210,7 @@ def test_missing_database_that_must_not_be_created(start_collector, cluster):
 
 def test_table_renamed_and_renamed_back(start_collector, database):
     collector = start_collector(database)
-    database.wait_table()
+    collector.wait_event("database_connected")
     database.execute("ALTER TABLE metrics RENAME TO elsewhere")
     collector.send(series("m", 100))
     event = collector.wait_event("batch_held")
@@ -230,7 +230,7 @@ def test_table_renamed_and_renamed_back(start_collector, database):
 
 def test_check_constraint(start_collector, database):
     collector = start_collector(database, batch__interval=3600)
-    database.wait_table()
+    collector.wait_event("database_connected")
     database.execute("ALTER TABLE metrics ADD CONSTRAINT sane CHECK (value::int % 1000 <> 13)")
     collector.send(series("m", 5000) + frame("other", 1))
     collector.flush()
@@ -254,7 +254,7 @@ def test_check_constraint(start_collector, database):
 
 def test_every_row_refused(start_collector, database):
     collector = start_collector(database)
-    database.wait_table()
+    collector.wait_event("database_connected")
     database.execute("ALTER TABLE metrics ADD CONSTRAINT none CHECK (value < 0)")
     collector.send(series("m", 64))
     database.wait_count(64, "metric_collectord.rejected")
@@ -264,7 +264,7 @@ def test_every_row_refused(start_collector, database):
 
 def test_trigger_that_raises(start_collector, database):
     collector = start_collector(database)
-    database.wait_table()
+    collector.wait_event("database_connected")
     database.execute(
         """
         CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -286,7 +286,7 @@ def test_trigger_that_raises(start_collector, database):
 def test_trigger_that_changes_and_skips_rows(start_collector, database):
     """The operator's own rules are no errors."""
     collector = start_collector(database)
-    database.wait_table()
+    collector.wait_event("database_connected")
     database.execute(
         """
         CREATE FUNCTION filter() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -308,7 +308,7 @@ def test_trigger_that_changes_and_skips_rows(start_collector, database):
 def test_unique_index_of_the_operator(start_collector, database):
     """23505, but not on the ledger's key: the second of a pair is rejected."""
     collector = start_collector(database)
-    database.wait_table()
+    collector.wait_event("database_connected")
     database.execute("CREATE UNIQUE INDEX one_each ON metrics (time, metric_name)")
     collector.send(frame("m", 1) + frame("n", 2) + frame("m", 3))
     database.wait_count(2)

@@ -176,7 +176,6 @@ def test_owner_of_the_database_is_enough(start_collector, cluster, role):
 def test_role_that_may_only_write(start_collector, cluster, database, role):
     """An administrator's collector has made the tables."""
     start_collector(database, name="admin").wait_event("database_connected")
-    database.wait_table()
     database.execute(f"GRANT USAGE ON SCHEMA metric_collectord TO {role}")
     database.execute(f"GRANT INSERT ON metrics TO {role}")
     database.execute(

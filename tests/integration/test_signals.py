@@ -80,7 +80,7 @@ def test_stop_reads_the_sockets_of_paused_clients(start_collector, database):
         buffer__memory_limit="256K",
         buffer__spool="",
     )
-    database.wait_table()
+    collector.wait_event("database_connected")
     blocker = database.connect()
     blocker.autocommit = False
     blocker.cursor().execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
@@ -198,7 +198,7 @@ def test_two_signals_keep_the_spool(start_collector, own_cluster):
 def test_stop_while_the_database_hangs(start_collector, database):
     """A lock keeps the batch from being stored: the spool has it, and the next start stores it."""
     first = start_collector(database)
-    database.wait_table()
+    first.wait_event("database_connected")
     blocker = database.connect()
     blocker.autocommit = False
     blocker.cursor().execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")

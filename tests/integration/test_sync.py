@@ -142,7 +142,7 @@ def test_many_clients_share_flushes(start_collector, database):
     """While one batch is being stored, those who ask meanwhile share the next."""
     clients = 100
     collector = start_collector(database, batch__interval=3600)
-    database.wait_table()
+    collector.wait_event("database_connected")
     blocker = database.connect()
     blocker.autocommit = False
     blocker.cursor().execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
