@@ -48,5 +48,11 @@ def rss_bytes(pid):
     raise AssertionError("no VmRSS")
 
 
+def rchar(pid):
+    """Bytes that it has read, from anything."""
+    with open(f"/proc/{pid}/io", encoding="utf-8") as file:
+        return int(next(line for line in file if line.startswith("rchar:")).split()[1])
+
+
 def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
