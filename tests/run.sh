@@ -9,7 +9,7 @@
 #   normal  -Werror, epoll loop; static checks, unit tests, installation
 #           into a private prefix, integration tests against what was installed
 #   asan    AddressSanitizer and UBSan, poll loop, crash points; unit and integration tests
-#   tsan    ThreadSanitizer; unit tests, and the integration tests marked "threads"
+#   tsan    ThreadSanitizer; the unit and the integration tests in which threads meet
 #
 # --quick is the normal build without the integration tests marked "slow".
 # Builds and logs go to build-run/, or to $RUN_DIR.
@@ -66,7 +66,11 @@ fail() {
 # ---- what is needed ----
 
 postgres_server() {
-	command -v postgres || ls /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres
+	command -v postgres && return
+	for server in /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres; do
+		[ -x "$server" ] && return
+	done
+	return 1
 }
 
 # Can $1 (-fsanitize=) be linked?
@@ -136,11 +140,11 @@ show_unit_results() {
 	done
 }
 
-unit_tests() { # VARIANT
+unit_tests() { # VARIANT, TARGET of make
 	variant=$1
 	say "$variant: unit tests"
 	rm -f "$run/$variant"/tests/unit/check_*.log
-	step "$variant" check $runner "$make" -C "$run/$variant" -j"$jobs" check VERBOSE=1
+	step "$variant" check $runner "$make" -C "$run/$variant" -j"$jobs" "$2" VERBOSE=1
 	show_unit_results "$variant"
 	sed -n '/^# TOTAL/,/^# ERROR/p;/^# ERROR/q' "$run/$variant/check.log"
 }
@@ -182,7 +186,7 @@ normal() {
 	static_checks
 	say "normal: build"
 	build normal --with-loop=epoll || return
-	unit_tests normal
+	unit_tests normal check
 	step normal install "$make" -C "$run/normal" install || return
 	daemon=$run/normal/prefix/sbin/metric-collectord
 	if [ -n "$quick" ]; then
@@ -196,7 +200,7 @@ asan() {
 	say "asan: build"
 	build asan --with-loop=poll --enable-sanitizers=address,undefined --enable-crash-points ||
 		return
-	unit_tests asan
+	unit_tests asan check
 	METRIC_COLLECTORD_CRASH_POINTS=$run/asan/metric-collectord
 	export METRIC_COLLECTORD_CRASH_POINTS
 	integration asan "$run/asan/metric-collectord" "$@"
@@ -220,11 +224,15 @@ tsan() {
 		return
 	fi
 	build tsan --enable-sanitizers=thread && {
-		unit_tests tsan
+		unit_tests tsan check-threads
 		integration tsan "$run/tsan/metric-collectord" -m threads "$@"
 	}
 	runner=
 }
+
+# What a test may take is for a machine that does nothing else, without sanitizers.
+CK_TIMEOUT_MULTIPLIER=${CK_TIMEOUT_MULTIPLIER:-10}
+export CK_TIMEOUT_MULTIPLIER
 
 install_needed
 if [ -n "${RUN_DIR:-}" ]; then
