@@ -168,6 +168,7 @@ queue_new(const struct conf *conf, struct stats *stats, struct spool *spool,
 	q->events = *events;
 	q->waits_tail = &q->waits_head;
 	q->open_number = UINT64_MAX;
+	q->open_us = UINT64_MAX;
 	queue_set_conf(q, conf);
 	if (spool) {
 		(void)snprintf(q->collector, sizeof(q->collector), "%s", spool_identity(spool));
@@ -317,6 +318,8 @@ forget(struct queue *q, struct batch *b, bool ok)
 	queue_pass_waits(q, b, ok);
 	(void)pthread_mutex_lock(&q->mutex);
 	list_remove(q, b);
+	if (q->flushed == b)
+		q->flushed = NULL;
 	(void)pthread_mutex_unlock(&q->mutex);
 	if (b->data)
 		q->stats->memory_bytes -= b->bytes;
@@ -391,6 +394,9 @@ queue_open_batch(struct queue *q)
 	q->open = b;
 	(void)pthread_mutex_lock(&q->mutex);
 	q->open_number = b->number;
+	/* under the mutex: no writer has promised a later instant */
+	b->opened_us = clock_real_us();
+	q->open_us = b->opened_us;
 	(void)pthread_mutex_unlock(&q->mutex);
 	return b;
 }
@@ -467,6 +473,7 @@ queue_seal(struct queue *q)
 	b->state = BATCH_SEALED;
 	list_insert(q, b);
 	q->open_number = UINT64_MAX;
+	q->open_us = UINT64_MAX;
 	(void)pthread_cond_signal(&q->cond);
 	(void)pthread_mutex_unlock(&q->mutex);
 }
@@ -475,7 +482,9 @@ queue_seal(struct queue *q)
 
 /*
  * A level-2 waiter on the open batch has it sealed once a writer is free to take it;
- * until then others may join.  The writer that becomes free wakes the loop.
+ * until then others may join.  The writer that becomes free wakes the loop.  With a backlog none
+ * becomes free for long: then one such batch at a time is sealed at once, and as the newest it is
+ * taken next but one at the latest.
  */
 static void
 flush_for_waits(struct queue *q)
@@ -486,7 +495,9 @@ flush_for_waits(struct queue *q)
 	if (!q->open || !q->open->waits)
 		return;
 	(void)pthread_mutex_lock(&q->mutex);
-	flush = q->idle > 0 && !queue_ready(q, clock_ms(), &next_ms);
+	flush = queue_ready(q, clock_ms(), &next_ms) ? !q->flushed : q->idle > 0;
+	if (flush)
+		q->flushed = q->open;
 	q->flush_wanted = !flush;
 	(void)pthread_mutex_unlock(&q->mutex);
 	if (flush)

@@ -61,11 +61,13 @@ struct queue {
 	struct batch *done;        /* completions, newest first */
 	struct batch *requeued;    /* kept batches that must be stored again */
 	uint64_t open_number;      /* every batch from here on is the loop's; for the floor */
+	uint64_t open_us;          /* when the open batch was opened; UINT64_MAX: there is none */
 	unsigned idle;             /* writers that wait in queue_take() */
 	uint64_t retries;          /* batches that came back */
 	unsigned kicks;            /* generation: a change ends every sleep */
 	bool newest_next;          /* which end queue_take() serves next */
-	bool flush_wanted;         /* wake the loop when a writer becomes idle */
+	bool flush_wanted;         /* wake the loop when a writer becomes idle, or takes flushed */
+	struct batch *flushed;     /* was sealed for a level-2 waiter, and no writer has it yet */
 };
 
 /*

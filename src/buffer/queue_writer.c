@@ -34,6 +34,16 @@ timespec_from_ms(uint64_t ms)
 				 .tv_nsec = (long)(ms % 1000) * 1000000};
 }
 
+/* The loop may have something to seal; the mutex is held. */
+static void
+wake_for_flush(struct queue *q)
+{
+	if (!q->flush_wanted)
+		return;
+	q->flush_wanted = false;
+	q->events.wake(q->events.arg);
+}
+
 static void
 wait_until(struct queue *q, uint64_t ms)
 {
@@ -59,10 +69,7 @@ queue_take(struct queue *q, const atomic_int *stop, uint64_t timeout_ms)
 		if (b || now_ms >= deadline_ms)
 			break;
 		q->idle++;
-		if (q->flush_wanted) {
-			q->flush_wanted = false;
-			q->events.wake(q->events.arg);
-		}
+		wake_for_flush(q);
 		wait_until(q, until_ms);
 		q->idle--;
 		now_ms = clock_ms();
@@ -70,6 +77,10 @@ queue_take(struct queue *q, const atomic_int *stop, uint64_t timeout_ms)
 	if (b) {
 		b->state = BATCH_IN_FLIGHT;
 		q->newest_next = !q->newest_next;
+		if (b == q->flushed) {
+			q->flushed = NULL;
+			wake_for_flush(q);
+		}
 	}
 	(void)pthread_mutex_unlock(&q->mutex);
 	return b;
@@ -97,12 +108,42 @@ queue_kick(struct queue *q)
 	(void)pthread_mutex_unlock(&q->mutex);
 }
 
+/* Everything that came before is stored, but for what is in one batch. */
+static uint64_t
+complete_but_for(struct queue *q, const struct batch *one)
+{
+	const struct batch *b;
+	uint64_t us;
+
+	(void)pthread_mutex_lock(&q->mutex);
+	us = clock_real_us();
+	if (q->open_us < us)
+		us = q->open_us;
+	/* all of them: the clock may have been set back between two */
+	for (b = q->head; b; b = b->next)
+		if (b != one && !b->settled && b->opened_us < us)
+			us = b->opened_us;
+	for (b = q->requeued; b; b = b->done_next)
+		if (b->opened_us < us)
+			us = b->opened_us;
+	(void)pthread_mutex_unlock(&q->mutex);
+	return us;
+}
+
+uint64_t
+queue_complete_until(struct queue *q)
+{
+	return complete_but_for(q, NULL);
+}
+
 int
 queue_load(struct queue *q, struct batch *b, struct batch_view *ret)
 {
 	int r;
 
-	*ret = (struct batch_view){.collector = b->collector, .number = b->number};
+	*ret = (struct batch_view){.collector = b->collector,
+				   .number = b->number,
+				   .complete_until_us = complete_but_for(q, b)};
 	if (b->data) {
 		ret->rows = b->all.rows;
 		ret->min_us = b->all.min_us;
@@ -152,6 +193,7 @@ queue_done(struct queue *q, struct batch *b)
 	}
 	(void)pthread_mutex_lock(&q->mutex);
 	b->removed = on_disk;
+	b->settled = true;
 	b->done_next = q->done;
 	q->done = b;
 	(void)pthread_mutex_unlock(&q->mutex);
