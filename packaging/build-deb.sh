@@ -53,7 +53,7 @@ cp "$tarball" "../metric-collectord_${version%-*}.orig.tar.gz"
 dpkg-buildpackage --no-sign
 cd ..
 if command -v lintian >/dev/null; then
-	lintian --allow-root --fail-on error,warning --suppress-tags initial-upload-closes-no-bugs ./*.changes
+	lintian --allow-root --fail-on error,warning ./*.changes
 fi
 cp ./*.deb ./*.dsc ./*.changes ./*.buildinfo ./*.tar.* "$out"
 echo "$out/metric-collectord_${version}_$(dpkg --print-architecture).deb"
