@@ -33,6 +33,7 @@ batch_new_on_disk(const struct spool_header *h)
 	b->state = BATCH_SEALED;
 	b->all = (struct batch_part){h->summary.rows, h->summary.min_us, h->summary.max_us};
 	b->on_disk = true;
+	b->opened_us = h->created_us;
 	return b;
 }
 

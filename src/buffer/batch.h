@@ -30,6 +30,7 @@ struct batch_view {
 	uint64_t max_us;
 	const uint8_t *data; /* frames back to back, all valid */
 	size_t bytes;
+	uint64_t complete_until_us; /* real time: with this batch stored, all that came before is */
 };
 
 /* Rows that are counted together. */
@@ -55,6 +56,7 @@ struct batch {
 	uint8_t *data; /* NULL when the content is on disk only */
 	size_t capacity;
 	uint64_t not_before_ms; /* monotonic; a returned batch waits until then */
+	uint64_t opened_us;     /* real time; its first frame came then, or later */
 
 	/* loop thread */
 	struct spool_file
@@ -67,6 +69,7 @@ struct batch {
 	/* under the queue's mutex */
 	bool on_disk; /* all of it is in the spool, and sealed */
 	bool removed; /* its writer has removed the spool file */
+	bool settled; /* queue_done() has been called: committed, or lost */
 
 	/* the writer's, while it is in flight */
 	uint8_t *loaded;              /* content read back from the spool */

@@ -148,6 +148,12 @@ void queue_done(struct queue *q, struct batch *b);
 /* It is not: another try, no earlier than after_ms from now. */
 void queue_return(struct queue *q, struct batch *b, uint64_t after_ms);
 
+/*
+ * Real time, in microseconds: everything that came before is in the database, or was dropped,
+ * rejected or lost.
+ */
+uint64_t queue_complete_until(struct queue *q);
+
 /* The smallest number of any batch not yet stored and reported: ledger rows below it are settled.
  */
 uint64_t queue_floor(struct queue *q);

@@ -57,7 +57,7 @@ queue_write_batch(struct queue *q, struct batch *b)
 	int r = 0;
 
 	if (!b->file)
-		r = spool_create(q->spool, b->number, &b->file);
+		r = spool_create(q->spool, b->number, b->opened_us, &b->file);
 	while (r == 0 && b->written < b->bytes) {
 		const uint8_t *p = b->data + b->written;
 		struct batch_part part = b->unwritten;

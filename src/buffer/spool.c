@@ -477,7 +477,7 @@ file_count(struct spool_file *f, uint64_t bytes)
 }
 
 int
-spool_create(struct spool *s, uint64_t number, struct spool_file **ret)
+spool_create(struct spool *s, uint64_t number, uint64_t created_us, struct spool_file **ret)
 {
 	char name[SPOOL_NAME_MAX];
 	uint8_t header[SPOOL_FILE_HEADER];
@@ -487,7 +487,7 @@ spool_create(struct spool *s, uint64_t number, struct spool_file **ret)
 	if (!f)
 		return -ENOMEM;
 	f->header.number = number;
-	f->header.created_us = clock_real_us();
+	f->header.created_us = created_us;
 	f->header.summary.file_size = SPOOL_FILE_HEADER;
 	memcpy(f->header.collector, s->identity, sizeof(f->header.collector));
 	spool_header_encode(header, &f->header);

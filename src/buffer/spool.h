@@ -67,8 +67,11 @@ uint64_t spool_number(struct spool *s);
 
 /* ---- writing; loop thread ---- */
 
-/* A new file with its header.  -ENOSPC and friends: try again later. */
-int spool_create(struct spool *s, uint64_t number, struct spool_file **ret);
+/*
+ * A new file with its header; created_us is when the batch was opened.  -ENOSPC and friends: try
+ * again later.
+ */
+int spool_create(struct spool *s, uint64_t number, uint64_t created_us, struct spool_file **ret);
 
 /*
  * Appends one block.  All or nothing: after an error the next call writes at the same place.

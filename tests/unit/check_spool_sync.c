@@ -101,7 +101,7 @@ START_TEST(an_append_that_fails_changes_nothing)
 		ck_assert_uint_eq(spool_bytes(s), bytes);
 	}
 	limit_file_size(SPOOL_FILE_HEADER - 1);
-	r = spool_create(s, spool_number(s), &none);
+	r = spool_create(s, spool_number(s), 1, &none);
 	limit_file_size(RLIM_INFINITY);
 	ck_assert_int_eq(r, -EFBIG);
 	ck_assert_uint_eq(bytes_on_disk(), bytes); /* no empty file is left */

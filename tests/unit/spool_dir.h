@@ -147,7 +147,7 @@ must_create(struct spool *s, uint64_t number)
 {
 	struct spool_file *f = NULL;
 
-	ck_assert_int_eq(spool_create(s, number, &f), 0);
+	ck_assert_int_eq(spool_create(s, number, 1, &f), 0);
 	return f;
 }
 
