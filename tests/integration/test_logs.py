@@ -64,8 +64,17 @@ def start_silent(new_collector, store, directory, **settings):
     """Whose log says too little to wait for: it is ready when its socket is there."""
     path = directory / "silent.sock"
     collector = new_collector(store, listen=[f"unix:{path}"], **settings).start(wait=None)
-    wait_until(path.exists)
-    return collector, f"unix:{path}"
+    address = f"unix:{path}"
+
+    def listens():
+        try:
+            wire.connect(address).close()
+            return True
+        except OSError:
+            return False
+
+    wait_until(listens)
+    return collector, address
 
 
 @pytest.mark.parametrize("level", ["error", "warning", "notice"])

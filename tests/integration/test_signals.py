@@ -290,6 +290,49 @@ def test_reload_with_an_address_that_is_taken(start_collector, sqlite_store, tmp
     sqlite_store.wait_count(1)
 
 
+def test_stop_right_after_reload(start_collector, database):
+    """The new connections are not there yet."""
+    collector = start_collector(database, batch__interval=3600, buffer__spool="")
+    collector.wait_event("database_connected")
+    collector.send(series("m", 100))
+    collector.wait_statistics(buffered=100)
+    collector.write_conf(database__connections=2)
+    collector.send_signal(signal.SIGSTOP)
+    collector.send_signal(signal.SIGHUP)
+    collector.send_signal(signal.SIGTERM)
+    collector.send_signal(signal.SIGCONT)
+    assert collector.wait() == 0
+    assert database.count() == 100
+
+
+def test_reload_lets_the_old_database_finish(start_collector, cluster, database):
+    """A batch that is being stored in the one must not be stored in the other, too."""
+    second = cluster.create_database()
+    collector = start_collector(database)
+    collector.wait_event("database_connected")
+    database.execute(
+        """
+        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$;
+        CREATE TRIGGER slow AFTER INSERT ON metrics EXECUTE FUNCTION slow()
+        """
+    )
+    collector.send(series("m", 100))
+    database.wait_value(
+        1,
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event = 'PgSleep' AND datname = current_database()",
+    )
+    collector.write_conf(database__uri=second.uri)
+    collector.reload()
+    collector.send(series("m", 100, first=100))
+    second.wait_value(True, "SELECT count(*) > 0 FROM metrics")
+    collector.wait_statistics(buffered=0)
+    assert database.count() + second.count() == 200
+    assert collector.stop() == 0
+    cluster.execute(f"DROP DATABASE {second.name} WITH (FORCE)")
+
+
 @pytest.mark.threads
 def test_reload_moves_to_another_database(start_collector, cluster, database):
     second = cluster.create_database()
