@@ -247,6 +247,18 @@ queue_have_number(struct queue *q)
 	return q->next_number != 0;
 }
 
+/* Metrics that are not stored yet need the room more than those that are. */
+static void
+release_kept(struct queue *q)
+{
+	size_t files = spool_release(q->spool, DRAINED(q->limits.spool) - 1);
+
+	if (files)
+		log_event_limited(LOG_WARNING, "kept_released", "kept_released",
+				  LOG_U64("files", files),
+				  LOG_STR("hint", "buffer.spool_limit is too small for buffer.keep"));
+}
+
 static bool
 has_room(struct queue *q, bool drained)
 {
@@ -257,6 +269,8 @@ has_room(struct queue *q, bool drained)
 		return false;
 	if (!q->spool)
 		return true;
+	if (spool_bytes(q->spool) >= disk && q->limits.keep_ms)
+		release_kept(q);
 	q->stats->spool_bytes = spool_bytes(q->spool);
 	return q->stats->spool_bytes < disk && !q->disk_failing &&
 	       (q->open || queue_have_number(q));
@@ -528,8 +542,7 @@ queue_tick(struct queue *q)
 			queue_written(q);
 		if (q->limits.sync != CONF_SYNC_NEVER)
 			queue_sync_start(q);
-		if (q->limits.keep_ms)
-			spool_prune(q->spool, q->limits.keep_ms);
+		spool_prune(q->spool, q->limits.keep_ms);
 		q->stats->spool_bytes = spool_bytes(q->spool);
 		queue_release_waits(q);
 	}

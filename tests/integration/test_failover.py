@@ -127,7 +127,8 @@ def test_standby_that_misses_commits(new_collector, pair, connections, killed):
     assert len(again) == len(set(again)) + (0 if killed else len(missing))
 
 
-def test_batches_are_kept_no_longer_than_asked(new_collector, database):
+@pytest.mark.parametrize("keep", ["1 second", "0"])
+def test_batches_are_kept_no_longer_than_asked(new_collector, database, keep):
     """And what is kept is not taken for a backlog by the next start."""
     settings = dict(batch__interval=0.1, buffer__keep="10 minutes")
     collector = new_collector(database, **settings).start()
@@ -143,7 +144,7 @@ def test_batches_are_kept_no_longer_than_asked(new_collector, database):
     assert collector.statistics()["spool_bytes"] == kept
     assert collector.stop() == 0
     assert not collector.find("spool_recovered")
-    collector = new_collector(database, batch__interval=0.1, buffer__keep="1 second").start()
+    collector = new_collector(database, batch__interval=0.1, buffer__keep=keep).start()
     collector.wait_statistics(spool_bytes=0)
     assert collector.stop() == 0
     assert_all_there_once(database, load)
