@@ -132,6 +132,12 @@ int spool_remove(struct spool *s, uint64_t number, bool keep);
 /* Deletes .stored files that were stored longer ago than keep_ms. */
 void spool_prune(struct spool *s, uint64_t keep_ms);
 
+/*
+ * Deletes .stored files, the lowest numbers first, until spool_bytes() is at most max or none is
+ * left; returns how many.
+ */
+size_t spool_release(struct spool *s, uint64_t max);
+
 /* Calls fn for each .stored batch (headers are read).  */
 int spool_kept(struct spool *s, spool_found_fn *fn, void *arg);
 

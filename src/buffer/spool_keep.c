@@ -161,6 +161,25 @@ spool_prune(struct spool *s, uint64_t keep_ms)
 	(void)pthread_mutex_unlock(&s->names);
 }
 
+size_t
+spool_release(struct spool *s, uint64_t max)
+{
+	uint64_t *numbers;
+	size_t n, done = 0;
+
+	(void)pthread_mutex_lock(&s->names);
+	if (s->stored_since_us == NO_STORED || disk_list(s, SPOOL_STORED, &numbers, &n) < 0) {
+		(void)pthread_mutex_unlock(&s->names);
+		return 0;
+	}
+	for (size_t i = 0; i < n && s->bytes > max; i++)
+		if (delete_file(s, numbers[i], SPOOL_STORED) == 0)
+			done++;
+	free(numbers);
+	(void)pthread_mutex_unlock(&s->names);
+	return done;
+}
+
 int
 spool_kept(struct spool *s, spool_found_fn *fn, void *arg)
 {

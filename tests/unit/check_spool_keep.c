@@ -38,6 +38,28 @@ START_TEST(a_batch_of_which_nothing_is_sound_goes_aside)
 }
 END_TEST
 
+START_TEST(kept_batches_give_way_oldest_first)
+{
+	struct spool *s = open_waiting(CONF_SYNC_NEVER);
+	uint64_t a = put_batch(s, 1, 10), b = put_batch(s, 1, 10), c = put_batch(s, 1, 10);
+	struct found found = {.n = 0};
+	uint64_t each = spool_bytes(s) / 3;
+
+	ck_assert_uint_eq(spool_release(s, 0), 0); /* none is kept */
+	ck_assert_int_eq(spool_remove(s, a, true), 0);
+	ck_assert_int_eq(spool_remove(s, b, true), 0);
+	ck_assert_uint_eq(spool_release(s, 3 * each), 0);
+	ck_assert_uint_eq(spool_release(s, 2 * each), 1);
+	ck_assert_int_eq(spool_kept(s, found_add, &found), 0);
+	ck_assert_uint_eq(found.n, 1);
+	ck_assert_uint_eq(found.h[0].number, b);
+	ck_assert_uint_eq(spool_release(s, 0), 1);
+	ck_assert_uint_eq(spool_bytes(s), each);
+	ck_assert(exists(batch_path(c))); /* it is not stored yet */
+	spool_free(s);
+}
+END_TEST
+
 START_TEST(kept_batches_are_listed_and_taken_back)
 {
 	struct spool *s = open_waiting((enum conf_sync)_i);
@@ -129,6 +151,7 @@ suite(void)
 	tcase_add_checked_fixture(tc, dir_make, dir_clear);
 	tcase_add_test(tc, what_is_not_there_is_said_so);
 	tcase_add_loop_test(tc, a_batch_of_which_nothing_is_sound_goes_aside, 0, 2);
+	tcase_add_test(tc, kept_batches_give_way_oldest_first);
 	tcase_add_loop_test(tc, kept_batches_are_listed_and_taken_back, 0, 3);
 	tcase_add_test(tc, kept_batches_go_when_they_are_old_enough);
 	suite_add_tcase(s, tc);
