@@ -22,9 +22,31 @@ static const uint8_t trailer[2] = {0xFF, 0xFF};
 void
 copy_init(struct copy *c, const uint8_t *frames, size_t len)
 {
-	c->p = frames;
-	c->end = frames + len;
-	c->stage = HEADER;
+	*c = (struct copy){.p = frames, .end = frames + len, .stage = HEADER};
+}
+
+void
+copy_init_order(struct copy *c, const uint8_t *frames, const struct sort_row *rows, size_t n)
+{
+	*c = (struct copy){.p = frames, .row = rows, .row_end = rows + n, .stage = HEADER};
+}
+
+/* The frame whose turn it is; NULL behind the last. */
+static const uint8_t *
+current(const struct copy *c)
+{
+	if (c->row)
+		return c->row < c->row_end ? c->p + c->row->offset : NULL;
+	return c->p < c->end ? c->p : NULL;
+}
+
+static void
+advance(struct copy *c)
+{
+	if (c->row)
+		c->row++;
+	else
+		c->p += frame_size_at(c->p);
 }
 
 /* Writes the row of the frame at p; returns its size. */
@@ -55,6 +77,7 @@ put_row(uint8_t *out, const uint8_t *p)
 size_t
 copy_fill(struct copy *c, uint8_t *buf, size_t size)
 {
+	const uint8_t *frame = current(c);
 	size_t used = 0;
 
 	if (c->stage == HEADER) {
@@ -62,11 +85,12 @@ copy_fill(struct copy *c, uint8_t *buf, size_t size)
 		used = sizeof(header);
 		c->stage = ROWS;
 	}
-	while (c->stage == ROWS && c->p < c->end && size - used >= ROW_FIXED + (size_t)c->p[8]) {
-		used += put_row(buf + used, c->p);
-		c->p += frame_size_at(c->p);
+	while (c->stage == ROWS && frame && size - used >= ROW_FIXED + (size_t)frame[8]) {
+		used += put_row(buf + used, frame);
+		advance(c);
+		frame = current(c);
 	}
-	if (c->stage == ROWS && c->p == c->end)
+	if (c->stage == ROWS && !frame)
 		c->stage = TRAILER;
 	if (c->stage == TRAILER && size - used >= sizeof(trailer)) {
 		memcpy(buf + used, trailer, sizeof(trailer));

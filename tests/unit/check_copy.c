@@ -141,6 +141,51 @@ START_TEST(rows_are_not_cut)
 }
 END_TEST
 
+/* A walk in an order is the plain walk over frames that stand so. */
+START_TEST(order_is_followed)
+{
+	static uint8_t frames[300 * FRAME_MAX], turned[300 * FRAME_MAX], piece[PIECE_MIN];
+	static struct sort_row order[300];
+	const size_t n = sizeof(order) / sizeof(order[0]);
+	static char name[FRAME_NAME_MAX];
+	size_t len = 0, turned_len = 0, expected_len, used = 0, got, i;
+	struct copy c;
+	uint8_t *expected;
+
+	memset(name, 'n', sizeof(name));
+	for (i = 0; i < n; i++) {
+		order[n - 1 - i].offset = (uint32_t)len;
+		len += frame_encode(frames + len, i, name, 1 + i % FRAME_NAME_MAX, (double)i);
+	}
+	for (i = n; i > 0; i--)
+		turned_len += frame_encode(turned + turned_len, i - 1, name,
+					   1 + (i - 1) % FRAME_NAME_MAX, (double)(i - 1));
+	expected = fill_all(turned, turned_len, PIECE_MIN, &expected_len);
+	copy_init_order(&c, frames, order, n);
+	while ((got = copy_fill(&c, piece, sizeof(piece))) > 0) {
+		ck_assert_uint_le(used + got, expected_len);
+		ck_assert_mem_eq(piece, expected + used, got);
+		used += got;
+	}
+	ck_assert_uint_eq(used, expected_len);
+	free(expected);
+}
+END_TEST
+
+START_TEST(order_of_nothing_is_header_and_trailer)
+{
+	static const char expected[] = HEADER TRAILER;
+	struct sort_row row = {0, 0, 0};
+	uint8_t piece[PIECE_MIN];
+	struct copy c;
+
+	copy_init_order(&c, (const uint8_t *)"", &row, 0);
+	ck_assert_uint_eq(copy_fill(&c, piece, sizeof(piece)), sizeof(expected) - 1);
+	ck_assert_mem_eq(piece, expected, sizeof(expected) - 1);
+	ck_assert_uint_eq(copy_fill(&c, piece, sizeof(piece)), 0);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -154,6 +199,8 @@ main(void)
 	tcase_add_test(tc, values_are_not_touched);
 	tcase_add_loop_test(tc, pieces_do_not_matter, 0, COPY_ROW_MAX + 3);
 	tcase_add_test(tc, rows_are_not_cut);
+	tcase_add_test(tc, order_is_followed);
+	tcase_add_test(tc, order_of_nothing_is_header_and_trailer);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
