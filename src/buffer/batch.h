@@ -59,6 +59,7 @@ struct batch {
 	uint64_t opened_us;     /* real time; its first frame came then, or later */
 
 	/* loop thread */
+	struct batch *memory_prev, *memory_next; /* the queue's list of those in memory */
 	struct spool_file
 	    *file;      /* while it grows, or while sealing it waits for a disk that is full */
 	size_t written; /* bytes that stand in spool blocks */

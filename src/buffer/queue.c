@@ -41,6 +41,26 @@ list_remove(struct queue *q, struct batch *b)
 	q->stats->batches_waiting--;
 }
 
+/* ---- memory ---- */
+
+static void
+memory_hold(struct queue *q, struct batch *b)
+{
+	b->memory_prev = q->memory_tail;
+	*(b->memory_prev ? &b->memory_prev->memory_next : &q->memory_head) = b;
+	q->memory_tail = b;
+}
+
+static void
+memory_release(struct queue *q, struct batch *b)
+{
+	*(b->memory_prev ? &b->memory_prev->memory_next : &q->memory_head) = b->memory_next;
+	*(b->memory_next ? &b->memory_next->memory_prev : &q->memory_tail) = b->memory_prev;
+	free(b->data);
+	b->data = NULL;
+	q->stats->memory_bytes -= b->bytes;
+}
+
 /* ---- construction ---- */
 
 static void
@@ -55,6 +75,7 @@ random_uuid(char out[UUID_TEXT])
 	uuid_format(out, bin);
 }
 
+/* The sync mode stays: it is that of the spool, which is open. */
 void
 queue_set_conf(struct queue *q, const struct conf *conf)
 {
@@ -66,7 +87,7 @@ queue_set_conf(struct queue *q, const struct conf *conf)
 	    .spool = conf->buffer.spool_limit,
 	    .keep_ms = conf->buffer.keep_ms,
 	    .overflow = conf->buffer.overflow,
-	    .sync = conf->buffer.sync,
+	    .sync = q->limits.sync,
 	};
 	(void)pthread_mutex_unlock(&q->mutex);
 }
@@ -169,6 +190,8 @@ queue_new(const struct conf *conf, struct stats *stats, struct spool *spool,
 	q->waits_tail = &q->waits_head;
 	q->open_number = UINT64_MAX;
 	q->open_us = UINT64_MAX;
+	q->stuck_number = UINT64_MAX;
+	q->limits.sync = conf->buffer.sync;
 	queue_set_conf(q, conf);
 	if (spool) {
 		(void)snprintf(q->collector, sizeof(q->collector), "%s", spool_identity(spool));
@@ -216,23 +239,29 @@ queue_collector(const struct queue *q)
 
 /* ---- room ---- */
 
-/* Gives up memory of batches that the disk holds for certain, oldest first. */
-static void
-trim_memory(struct queue *q)
+static bool
+memory_short(const struct queue *q)
 {
-	struct batch *b = q->tail;
+	return q->stats->memory_bytes >= DRAINED(q->limits.memory);
+}
 
-	if (!q->spool || q->stats->memory_bytes < DRAINED(q->limits.memory))
+/*
+ * Gives up memory of batches that the disk holds for certain, oldest first; where the choice
+ * is between that and dropping metrics, also of those that are not synced yet.
+ */
+static void
+trim_memory(struct queue *q, bool unsynced)
+{
+	struct batch *b, *next;
+
+	if (!q->spool || !memory_short(q))
 		return;
-	while (b && b->prev && b->prev->data) /* those in memory are the newest */
-		b = b->prev;
 	(void)pthread_mutex_lock(&q->mutex);
-	for (; b && q->stats->memory_bytes >= DRAINED(q->limits.memory); b = b->next) {
-		if (!b->data || b->state != BATCH_SEALED || !b->on_disk || batch_end(b) > q->synced)
-			continue;
-		free(b->data);
-		b->data = NULL;
-		q->stats->memory_bytes -= b->bytes;
+	for (b = q->memory_head; b && memory_short(q); b = next) {
+		next = b->memory_next;
+		if (b->state == BATCH_SEALED && b->on_disk &&
+		    (unsynced || batch_end(b) <= q->synced))
+			memory_release(q, b);
 	}
 	(void)pthread_mutex_unlock(&q->mutex);
 	if (b == NULL && q->limits.sync != CONF_SYNC_NEVER && q->synced < q->position)
@@ -254,9 +283,9 @@ release_kept(struct queue *q)
 	size_t files = spool_release(q->spool, DRAINED(q->limits.spool) - 1);
 
 	if (files)
-		log_event_limited(LOG_WARNING, "kept_released", "kept_released",
-				  LOG_U64("files", files),
-				  LOG_STR("hint", "buffer.spool_limit is too small for buffer.keep"));
+		log_event_limited(
+		    LOG_WARNING, "kept_released", "kept_released", LOG_U64("files", files),
+		    LOG_STR("hint", "buffer.spool_limit is too small for buffer.keep"));
 }
 
 static bool
@@ -272,8 +301,10 @@ has_room(struct queue *q, bool drained)
 	if (spool_bytes(q->spool) >= disk && q->limits.keep_ms)
 		release_kept(q);
 	q->stats->spool_bytes = spool_bytes(q->spool);
-	return q->stats->spool_bytes < disk && !q->disk_failing &&
-	       (q->open || queue_have_number(q));
+	/* where the disk refuses, senders can wait for it; what would be dropped stays in memory */
+	if (q->disk_failing && q->limits.overflow == CONF_BLOCK)
+		return false;
+	return q->stats->spool_bytes < disk && (q->open || queue_have_number(q));
 }
 
 static void
@@ -306,7 +337,7 @@ static void
 check_room(struct queue *q)
 {
 	if (!has_room(q, q->full))
-		trim_memory(q);
+		trim_memory(q, false);
 	if (!q->full && !has_room(q, false))
 		become_full(q);
 	else if (q->full && has_room(q, true))
@@ -329,18 +360,20 @@ forget(struct queue *q, struct batch *b, bool ok)
 {
 	if (!ok && b->number > q->dropped_to)
 		q->dropped_to = b->number;
-	queue_pass_waits(q, b, ok);
+	if (!ok)
+		queue_fail_waits(q, b);
+	queue_pass_waits(q, b);
 	(void)pthread_mutex_lock(&q->mutex);
 	list_remove(q, b);
 	if (q->flushed == b)
 		q->flushed = NULL;
 	(void)pthread_mutex_unlock(&q->mutex);
 	if (b->data)
-		q->stats->memory_bytes -= b->bytes;
+		memory_release(q, b);
 	if (!b->on_disk && q->spool)
 		q->unfinished--;
 	if (q->spool && !b->removed && (b->on_disk || b->file))
-		(void)spool_remove(q->spool, b->number, ok && q->limits.keep_ms > 0 && b->on_disk);
+		queue_remove_file(q, b, ok && q->limits.keep_ms > 0 && b->on_disk);
 	batch_free(b);
 }
 
@@ -349,26 +382,44 @@ drop_batch(struct queue *q, struct batch *b)
 {
 	uint64_t rows = b->all.rows;
 
-	if (batch_end(b) > q->synced)
-		queue_fail_waits(q, b);
 	q->stats->buffered -= rows;
 	account_dropped(q, rows);
 	forget(q, b, false);
 }
 
-/* The oldest batch that no writer has.  A writer cannot take it once it is in flight ours. */
+/*
+ * The oldest batch that no writer has, and without which there is room where it is short:
+ * in memory, or on the disk.  A writer cannot take it once it is in flight ours.
+ */
 static struct batch *
 seize_oldest(struct queue *q)
 {
-	struct batch *b;
+	bool disk = q->spool && (q->disk_full || spool_bytes(q->spool) >= DRAINED(q->limits.spool));
+	struct batch *b = NULL;
 
 	(void)pthread_mutex_lock(&q->mutex);
-	for (b = q->head; b && b->state != BATCH_SEALED;)
-		b = b->next;
+	if (memory_short(q) && !q->disk_full)
+		for (b = q->memory_head; b && b->state != BATCH_SEALED;)
+			b = b->memory_next;
+	if (!b && disk)
+		for (b = q->head; b && b->state != BATCH_SEALED;)
+			b = b->next;
 	if (b)
 		b->state = BATCH_IN_FLIGHT;
 	(void)pthread_mutex_unlock(&q->mutex);
 	return b;
+}
+
+/* What room there is to be had without dropping anything. */
+static void
+relieve(struct queue *q)
+{
+	trim_memory(q, true);
+	if (q->spool && !q->disk_failing && memory_short(q)) {
+		queue_seal(q);
+		trim_memory(q, true);
+	}
+	check_room(q);
 }
 
 static void
@@ -384,7 +435,9 @@ drop_oldest(struct queue *q)
 		if (!b)
 			return;
 		drop_batch(q, b);
-		check_room(q);
+		if (q->disk_full)
+			queue_finish_all(q); /* that may have been enough */
+		relieve(q);
 	}
 }
 
@@ -457,6 +510,8 @@ queue_append(struct queue *q, const uint8_t *frames, size_t len, const struct ba
 	q->stats->received += part->rows;
 	if (q->limits.overflow != CONF_BLOCK)
 		check_room(q);
+	if (q->full && q->limits.overflow != CONF_BLOCK)
+		relieve(q);
 	if (q->full && q->limits.overflow == CONF_DROP_OLDEST)
 		drop_oldest(q);
 	b = q->full && q->limits.overflow == CONF_DROP_NEWEST ? NULL : queue_open_batch(q);
@@ -481,6 +536,7 @@ queue_seal(struct queue *q)
 	if (q->spool && queue_finish_batch(q, b) < 0)
 		q->unfinished++;
 	q->open = NULL;
+	memory_hold(q, b);
 	if (q->spool)
 		queue_written(q);
 	(void)pthread_mutex_lock(&q->mutex);
@@ -488,7 +544,7 @@ queue_seal(struct queue *q)
 	list_insert(q, b);
 	q->open_number = UINT64_MAX;
 	q->open_us = UINT64_MAX;
-	(void)pthread_cond_signal(&q->cond);
+	(void)pthread_cond_broadcast(&q->cond); /* a writer that sleeps would swallow a signal */
 	(void)pthread_mutex_unlock(&q->mutex);
 }
 
@@ -577,9 +633,10 @@ queue_collect(struct queue *q)
 	q->requeued = NULL;
 	for (b = requeued; b; b = requeued) {
 		requeued = b->done_next;
+		b->start = q->position; /* it says nothing about the batches before it */
 		list_insert(q, b);
 		account_recovered(q, b->all.rows);
-		(void)pthread_cond_signal(&q->cond);
+		(void)pthread_cond_broadcast(&q->cond);
 	}
 	q->stats->store_retries = q->retries;
 	(void)pthread_mutex_unlock(&q->mutex);

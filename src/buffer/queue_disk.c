@@ -1,4 +1,5 @@
 /* queue_disk.c - the open and the sealed batches' way into the spool. */
+#include <errno.h>
 #include <string.h>
 
 #include "buffer/queue_internal.h"
@@ -12,6 +13,7 @@ static void
 disk_failed(struct queue *q, const struct batch *b, int error)
 {
 	q->disk_failing = true;
+	q->disk_full = error == -ENOSPC || error == -EDQUOT;
 	log_event_limited(LOG_ERR, "spool_error", "spool_error", LOG_U64("batch", b->number),
 			  LOG_STR("error", strerror(-error)),
 			  LOG_STR("hint", "the spool's file system refuses writes; metrics stay in "
@@ -103,7 +105,7 @@ queue_finish_all(struct queue *q)
 			return;
 		q->unfinished--;
 	}
-	q->disk_failing = false;
+	q->disk_failing = q->disk_full = false;
 }
 
 /* ---- syncing ---- */

@@ -45,10 +45,12 @@ struct queue {
 	uint64_t next_number; /* fetched ahead; 0 = none */
 	size_t unfinished;    /* sealed batches that the disk has not taken whole */
 	bool disk_failing;
+	bool disk_full; /* that is why */
 	bool full;
 	uint64_t dropped_since_full;
-	uint64_t dropped_to;           /* the greatest number of a batch that lost metrics */
-	struct queue_wait *waits_head; /* level 1, by position */
+	uint64_t dropped_to; /* the greatest number of a batch that lost metrics */
+	struct batch *memory_head, *memory_tail; /* sealed batches that have memory, by number */
+	struct queue_wait *waits_head;           /* level 1, by position */
 	struct queue_wait **waits_tail;
 
 	/*
@@ -61,6 +63,7 @@ struct queue {
 	struct batch *done;        /* completions, newest first */
 	struct batch *requeued;    /* kept batches that must be stored again */
 	uint64_t open_number;      /* every batch from here on is the loop's; for the floor */
+	uint64_t stuck_number;     /* the smallest one whose file could not be removed; likewise */
 	uint64_t open_us;          /* when the open batch was opened; UINT64_MAX: there is none */
 	unsigned idle;             /* writers that wait in queue_take() */
 	uint64_t retries;          /* batches that came back */
@@ -75,6 +78,12 @@ struct queue {
  * time at which a returned batch may be tried again, if that is earlier.  The mutex is held.
  */
 struct batch *queue_ready(const struct queue *q, uint64_t now_ms, uint64_t *next_ms);
+
+/*
+ * Removes the file of a batch that has ended.  One that stays is sent again by the next start,
+ * so that its ledger row must stay too.
+ */
+void queue_remove_file(struct queue *q, const struct batch *b, bool keep);
 
 /* ---- queue_disk.c; loop thread, and only with a spool ---- */
 
@@ -98,9 +107,8 @@ void queue_sync_collect(struct queue *q);
 
 uint64_t queue_durable(struct queue *q);   /* everything before it is on disk or stored */
 void queue_release_waits(struct queue *q); /* level 1 */
-void queue_pass_waits(struct queue *q, struct batch *b,
-		      bool ok);                                /* level 2; b is to leave the list */
-void queue_fail_waits(struct queue *q, const struct batch *b); /* level 1; b is dropped */
+void queue_pass_waits(struct queue *q, struct batch *b);       /* level 2; b is to leave the list */
+void queue_fail_waits(struct queue *q, const struct batch *b); /* both levels; b has lost rows */
 
 static inline uint64_t
 batch_end(const struct batch *b)

@@ -51,7 +51,8 @@ queue_durable(struct queue *q)
 	if (q->open && batch_end(q->open) > q->synced)
 		durable = q->open->start;
 	for (b = q->tail; b && batch_end(b) > q->synced; b = b->prev)
-		durable = b->start;
+		if (b->start < durable)
+			durable = b->start;
 	return durable > q->synced ? durable : q->synced;
 }
 
@@ -91,32 +92,45 @@ first_unstored(struct queue *q, uint64_t first)
 }
 
 void
-queue_pass_waits(struct queue *q, struct batch *b, bool ok)
+queue_pass_waits(struct queue *q, struct batch *b)
 {
 	while (b->waits) {
 		struct queue_wait *w = b->waits;
 		struct batch *next = wait_blocker(q, b->next, w->last);
 
 		wait_unlink(NULL, w);
-		if (ok && next)
+		if (next)
 			wait_link(w, &next->waits);
 		else
-			w->fn(w->arg, ok);
+			w->fn(w->arg, true);
 	}
 }
 
+/* Fails the first wait of a list whose range holds that batch; false when there is none. */
+static bool
+fail_one(struct queue *q, struct queue_wait *w, uint64_t number)
+{
+	while (w && (number < w->first || number > w->last))
+		w = w->next;
+	if (!w)
+		return false;
+	wait_unlink(q, w);
+	w->fn(w->arg, false);
+	return true;
+}
+
+/* Who is told may give up other waits: each time from the start. */
 void
 queue_fail_waits(struct queue *q, const struct batch *b)
 {
-	struct queue_wait *w = q->waits_head, *next;
+	const struct batch *at;
 
-	for (; w; w = next) {
-		next = w->next;
-		if (w->position <= b->start || w->first > b->number || w->last < b->number)
-			continue;
-		wait_unlink(q, w);
-		w->fn(w->arg, false);
-	}
+	while (fail_one(q, q->waits_head, b->number))
+		;
+	for (at = q->head; at && at->number <= b->number;
+	     at = at->next) /* they hang on the first */
+		while (fail_one(q, at->waits, b->number))
+			;
 }
 
 enum queue_wait_result

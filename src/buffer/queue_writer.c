@@ -172,6 +172,21 @@ queue_load(struct queue *q, struct batch *b, struct batch_view *ret)
 }
 
 void
+queue_remove_file(struct queue *q, const struct batch *b, bool keep)
+{
+	int r = spool_remove(q->spool, b->number, keep);
+
+	if (r == 0 || r == -ENOENT)
+		return;
+	log_event_limited(LOG_WARNING, "spool_error/remove", "spool_error",
+			  LOG_U64("batch", b->number), LOG_STR("error", strerror(-r)));
+	(void)pthread_mutex_lock(&q->mutex);
+	if (b->number < q->stuck_number)
+		q->stuck_number = b->number;
+	(void)pthread_mutex_unlock(&q->mutex);
+}
+
+void
 queue_done(struct queue *q, struct batch *b)
 {
 	bool on_disk, keep;
@@ -182,15 +197,8 @@ queue_done(struct queue *q, struct batch *b)
 	on_disk = b->on_disk;
 	keep = q->limits.keep_ms > 0 && b->lost < b->all.rows;
 	(void)pthread_mutex_unlock(&q->mutex);
-	if (on_disk) {
-		int r = spool_remove(q->spool, b->number, keep);
-
-		/* Harmless: the ledger recognises it when the next start sends it again. */
-		if (r < 0 && r != -ENOENT)
-			log_event_limited(LOG_WARNING, "spool_error/remove", "spool_error",
-					  LOG_U64("batch", b->number),
-					  LOG_STR("error", strerror(-r)));
-	}
+	if (on_disk)
+		queue_remove_file(q, b, keep);
 	(void)pthread_mutex_lock(&q->mutex);
 	b->removed = on_disk;
 	b->settled = true;
@@ -212,7 +220,7 @@ queue_return(struct queue *q, struct batch *b, uint64_t after_ms)
 	b->state = BATCH_SEALED;
 	b->not_before_ms = after_ms ? clock_ms() + after_ms : 0;
 	q->retries++;
-	(void)pthread_cond_signal(&q->cond);
+	(void)pthread_cond_broadcast(&q->cond);
 	(void)pthread_mutex_unlock(&q->mutex);
 }
 
@@ -223,7 +231,7 @@ queue_floor(struct queue *q)
 	uint64_t number;
 
 	(void)pthread_mutex_lock(&q->mutex);
-	number = q->open_number;
+	number = q->open_number < q->stuck_number ? q->open_number : q->stuck_number;
 	for (b = q->head; b; b = b->next) /* the head is the smallest, by number */
 		if (b->number < number) {
 			number = b->number;

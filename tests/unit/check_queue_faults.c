@@ -1,0 +1,287 @@
+/* check_queue_faults.c - mistakes that the queue made once; each test is named after its own. */
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include "queue_fixture.h"
+
+/* ---- writers ---- */
+
+#define ROUNDS 200
+#define SLEEPERS 4
+#define HOUR_MS 3600000
+
+static atomic_int over;
+
+static void *
+sleeper(void *arg)
+{
+	(void)arg;
+	queue_sleep(queue, &over, HOUR_MS);
+	return NULL;
+}
+
+static void *
+taker(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		struct batch *b = queue_take(queue, &running, HOUR_MS);
+
+		b->stored = b->all.rows;
+		queue_done(queue, b);
+	}
+	return NULL;
+}
+
+/* A writer in its back-off shares the condition: it must not swallow what another one waits for. */
+START_TEST(a_sealed_batch_wakes_a_taker_beside_sleepers)
+{
+	pthread_t threads[SLEEPERS], take_thread;
+
+	for (unsigned i = 0; i < SLEEPERS; i++)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, sleeper, NULL), 0);
+	ck_assert_int_eq(pthread_create(&take_thread, NULL, taker, NULL), 0);
+	for (uint64_t i = 1; i <= ROUNDS; i++) {
+		put(1, i);
+		queue_seal(queue);
+		while (stats.stored < i) {
+			queue_collect(queue);
+			(void)usleep(100);
+		}
+	}
+	ck_assert_int_eq(pthread_join(take_thread, NULL), 0);
+	atomic_store(&over, 1);
+	queue_kick(queue);
+	for (unsigned i = 0; i < SLEEPERS; i++)
+		ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+}
+END_TEST
+
+/* ---- sync frames ---- */
+
+/* The batch that lost rows is neither the first one of the range nor the last. */
+START_TEST(level2_fails_when_a_later_batch_lost_rows)
+{
+	struct queue_wait w = new_wait();
+	struct batch *batches[3];
+
+	put(30, 1);
+	ck_assert_int_eq(queue_wait(queue, &w, 2, 1), QUEUE_WAIT_PENDING);
+	queue_seal(queue);
+	for (unsigned i = 0; i < 3; i++) {
+		struct batch *b = take();
+
+		batches[b->number - 1] = b;
+	}
+	batches[1]->lost = 10;
+	queue_done(queue, batches[1]);
+	queue_collect(queue);
+	finish(batches[0]);
+	finish(batches[2]);
+	expect_answers(0, 1);
+}
+END_TEST
+
+static struct queue_wait pair[2];
+
+/* As a client does: the first bad news ends all that it waits for. */
+static void
+on_bad_news(void *arg, bool ok)
+{
+	(void)arg;
+	answers[ok]++;
+	queue_unwait(queue, &pair[0]);
+	queue_unwait(queue, &pair[1]);
+}
+
+START_TEST(a_failed_wait_may_end_the_one_behind_it)
+{
+	uint64_t number;
+
+	close_queue();
+	conf.buffer.sync = CONF_SYNC_INTERVAL;
+	conf.buffer.spool_limit = 4096;
+	conf.buffer.overflow = CONF_DROP_OLDEST;
+	open_queue();
+	pair[0] = pair[1] = new_wait();
+	pair[0].fn = pair[1].fn = on_bad_news;
+	number = put(10, 1);
+	ck_assert_int_eq(queue_wait(queue, &pair[0], 1, number), QUEUE_WAIT_PENDING);
+	ck_assert_int_eq(queue_wait(queue, &pair[1], 1, number), QUEUE_WAIT_PENDING);
+	for (unsigned i = 0; i < 100 && !stats.dropped; i++) {
+		put(10, i);
+		queue_turn(queue);
+	}
+	ck_assert_uint_gt(stats.dropped, 0);
+	expect_answers(0, 1);
+}
+END_TEST
+
+/* A batch that is stored again has no place in the stream of this run's bytes. */
+START_TEST(a_requeued_batch_makes_nothing_durable)
+{
+	struct queue_wait w = new_wait();
+	struct batch *first;
+	uint64_t *numbers;
+	size_t n;
+
+	close_queue();
+	conf.buffer.sync = CONF_SYNC_INTERVAL;
+	conf.buffer.keep_ms = HOUR_MS;
+	open_queue();
+	put(20, 1);
+	queue_seal(queue);
+	first = take();
+	finish(take());
+	ck_assert_int_eq(queue_wait(queue, &w, 1, first->number), QUEUE_WAIT_PENDING);
+	ck_assert_int_eq(queue_kept(queue, &numbers, &n), 0);
+	ck_assert_uint_eq(n, 1);
+	ck_assert_uint_gt(numbers[0], first->number);
+	ck_assert_uint_eq(queue_requeue(queue, numbers, n), 1);
+	free(numbers);
+	queue_collect(queue);
+	expect_answers(0, 0);
+	queue_unwait(queue, &w);
+}
+END_TEST
+
+/* buffer.sync is fixed at start, as the spool's own is. */
+START_TEST(a_reload_does_not_change_the_sync_mode)
+{
+	struct queue_wait w = new_wait();
+
+	close_queue();
+	conf.buffer.sync = CONF_SYNC_INTERVAL;
+	open_queue();
+	conf.buffer.sync = CONF_SYNC_NEVER;
+	queue_set_conf(queue, &conf);
+	ck_assert_int_eq(queue_wait(queue, &w, 1, put(1, 1)), QUEUE_WAIT_PENDING);
+	queue_turn(queue);
+	expect_answers(0, 0);
+	queue_unwait(queue, &w);
+}
+END_TEST
+
+/* ---- overflow ---- */
+
+/* As many batches as the spool takes, most of them on disk only. */
+static void
+put_batches(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		put(10, i);
+		queue_turn(queue);
+	}
+}
+
+/* Memory that only waits for a sync is no reason to drop: neither new metrics nor the backlog. */
+START_TEST(a_slow_sync_drops_nothing)
+{
+	close_queue();
+	conf.buffer.sync = CONF_SYNC_INTERVAL;
+	open_queue();
+	limit_memory(_i ? CONF_DROP_OLDEST : CONF_DROP_NEWEST);
+	put_batches(100); /* without queue_collect(): no sync ever ends */
+	ck_assert_uint_eq(stats.dropped, 0);
+	ck_assert_uint_eq(stats.buffered, 1000);
+	ck_assert_uint_le(stats.memory_bytes, 60 * FRAME_SIZE);
+}
+END_TEST
+
+/* Stands in the way of the files of batches that are yet to come, or no longer. */
+static void
+refuse_files(uint64_t first, uint64_t last, bool refuse)
+{
+	for (; first <= last; first++) {
+		char path[192];
+
+		(void)snprintf(path, sizeof(path), "%s/%020llu.batch", conf.buffer.spool,
+			       (unsigned long long)first);
+		if (refuse)
+			ck_assert_int_eq(mkdir(path, 0700), 0);
+		else
+			(void)rmdir(path);
+	}
+}
+
+/* Where the disk refuses writes, dropping what it holds already helps nobody. */
+START_TEST(a_failing_disk_keeps_the_backlog)
+{
+	uint64_t last;
+
+	limit_memory(_i ? CONF_DROP_OLDEST : CONF_DROP_NEWEST);
+	put_batches(20);
+	ck_assert_uint_eq(stats.dropped, 0);
+	last = put(1, 1);
+	queue_turn(queue);
+	refuse_files(last + 1, last + 100, true);
+	put_batches(2);
+	ck_assert_uint_gt(queue_unsafe_rows(queue), 0);
+	ck_assert_uint_eq(stats.dropped, 0); /* there is room in memory */
+	put_batches(20);
+	ck_assert_uint_gt(stats.dropped, 0);
+	ck_assert_uint_ge(stats.buffered, 200);
+	ck_assert_uint_le(stats.memory_bytes, 60 * FRAME_SIZE);
+	refuse_files(last + 1, last + 100, false);
+	queue_tick(queue);
+	ck_assert_uint_eq(queue_unsafe_rows(queue), 0);
+}
+END_TEST
+
+/* ---- the ledger ---- */
+
+/* The next start sends a batch again whose file could not be removed: the ledger must know it. */
+START_TEST(a_file_that_stays_holds_the_floor)
+{
+	char path[192];
+	struct batch *b;
+
+	put(1, 1);
+	queue_seal(queue);
+	b = take();
+	(void)snprintf(path, sizeof(path), "%s/%020llu.batch", conf.buffer.spool,
+		       (unsigned long long)b->number);
+	ck_assert_int_eq(unlink(path), 0);
+	ck_assert_int_eq(mkdir(path, 0700), 0); /* nobody unlinks a directory */
+	b->stored = 1;
+	queue_done(queue, b);
+	ck_assert_uint_eq(queue_floor(queue), 1);
+	queue_collect(queue);
+	ck_assert_uint_eq(queue_floor(queue), 1);
+}
+END_TEST
+
+static Suite *
+suite(void)
+{
+	Suite *s = suite_create("queue_faults");
+	TCase *tc = tcase_create("memory");
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_checked_fixture(tc, setup_memory, teardown);
+	tcase_add_test(tc, a_sealed_batch_wakes_a_taker_beside_sleepers);
+	tcase_add_test(tc, level2_fails_when_a_later_batch_lost_rows);
+	suite_add_tcase(s, tc);
+	tc = tcase_create("spool");
+	tcase_add_checked_fixture(tc, setup_spool, teardown);
+	tcase_add_test(tc, a_failed_wait_may_end_the_one_behind_it);
+	tcase_add_test(tc, a_requeued_batch_makes_nothing_durable);
+	tcase_add_test(tc, a_reload_does_not_change_the_sync_mode);
+	tcase_add_loop_test(tc, a_slow_sync_drops_nothing, 0, 2);
+	tcase_add_loop_test(tc, a_failing_disk_keeps_the_backlog, 0, 2);
+	tcase_add_test(tc, a_file_that_stays_holds_the_floor);
+	suite_add_tcase(s, tc);
+	return s;
+}
+
+int
+main(void)
+{
+	SRunner *sr = srunner_create(suite());
+	int failed;
+
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
