@@ -1,0 +1,160 @@
+#!/bin/sh
+# The Debian package from its installation to its purge, with senders that never pause.
+# /srv/debs holds the package as it is, and as the version after it.
+# shellcheck disable=SC2154 # common.sh sets address, conf and store
+set -u
+# shellcheck source=/dev/null
+. "$(dirname "$0")/common.sh"
+
+old=$(echo /srv/debs/metric-collectord_*-1_*.deb)
+new=$(echo /srv/debs/metric-collectord_*-2_*.deb)
+
+installed() {
+	step "a fresh installation runs, listens and stores"
+	install_packages "$old" sqlite3 jq
+	await "start" systemctl is-active metric-collectord.service
+	same "owner of the state" 'metric-collectord:metric-collectord 750' \
+		"$(stat -c '%U:%G %a' /var/lib/metric-collectord)"
+	same "owner of the spool" 'metric-collectord:metric-collectord 700' \
+		"$(stat -c '%U:%G %a' /var/lib/metric-collectord/spool)"
+	same "owner of the configuration" 'root:metric-collectord 640' "$(stat -c '%U:%G %a' "$conf")"
+	same "user of the daemon" metric-collectord "$(ps -o user:32= -p "$(main_pid)" | tr -d ' ')"
+	n=0
+	for to in 127.0.0.1:9999 '[::1]:9999' unix:/run/metric-collectord/ingest.sock; do
+		metric-send -s 2 "$to" fresh $n || die "sending to $to"
+		n=$((n + 1))
+	done
+	# An unprivileged sender reaches the unix socket, too.
+	setpriv --reuid=nobody --regid=nogroup --clear-groups \
+		metric-send -s 2 unix:/run/metric-collectord/ingest.sock fresh $n || die "sending as nobody"
+	same "what is stored" '4|4' "$(rows_and_distinct)"
+	metric-collectord -t || die "metric-collectord -t"
+}
+
+sandboxed() {
+	step "the sandbox"
+	exposure=$(systemd-analyze security --no-pager metric-collectord.service | sed -n 's/.*: \([0-9.]*\) .*/\1/p' | tail -n 1)
+	echo "exposure $exposure"
+	awk -v x="$exposure" 'BEGIN { exit !(x != "" && x <= 1.5) }' || die "exposure is $exposure"
+	same "CapEff" 0000000000000000 "$(awk '/^CapEff/ { print $2 }' "/proc/$(main_pid)/status")"
+	same "NoNewPrivs" 1 "$(awk '/^NoNewPrivs/ { print $2 }' "/proc/$(main_pid)/status")"
+	same "descriptors" 16384 "$(awk '/^Max open files/ { print $4 }' "/proc/$(main_pid)/limits")"
+}
+
+# Sends a metric after the other, each over a connection of its own, until /tmp/enough is there.
+sender() {
+	i=0
+	while [ ! -e /tmp/enough ]; do
+		if metric-send -s 1 -w 60 "$address" running $i 2>>/tmp/refused; then
+			i=$((i + 1))
+			echo $i >/tmp/sent
+		else
+			echo "metric $i" >>/tmp/refused
+			return
+		fi
+	done
+}
+
+sent_more() { # THAN
+	[ "$(cat /tmp/sent)" -gt "$1" ]
+}
+
+# A full spool, and senders that do not pause: during an upgrade nothing is refused, lost or doubled.
+upgraded() {
+	step "upgrade with a running service and a full spool"
+	set_key uri '"postgresql://nobody@127.0.0.1:1/nowhere"'
+	echo '# edited by the administrator' >>"$conf"
+	systemctl reload metric-collectord || die "reload"
+	series kept 0 20000 | metric-send -s 1 "$address" || die "filling the spool"
+	before=$(main_pid)
+	listening=$(systemctl show -P ActiveEnterTimestampMonotonic metric-collectord.socket)
+	echo 0 >/tmp/sent
+	: >/tmp/refused
+	sender &
+	sender_pid=$!
+	await "sending" sent_more 10
+	dpkg -i "$new" >/tmp/dpkg.log 2>&1 || {
+		cat /tmp/dpkg.log
+		die "dpkg -i $new"
+	}
+	count=$(cat /tmp/sent)
+	await "sending after the upgrade" sent_more $((count + 10))
+	touch /tmp/enough
+	wait $sender_pid
+	[ ! -s /tmp/refused ] || die "a sender was refused: $(cat /tmp/refused)"
+	same "version" "$(dpkg-deb -f "$new" Version)" "$(dpkg-query -W -f '${Version}' metric-collectord)"
+	[ "$before" != "$(main_pid)" ] || die "the service was not restarted"
+	same "time when the socket was opened" "$listening" \
+		"$(systemctl show -P ActiveEnterTimestampMonotonic metric-collectord.socket)"
+	grep -q 'edited by the administrator' "$conf" || die "the configuration was overwritten"
+	same "mode of the configuration" 'root:metric-collectord 640' "$(stat -c '%U:%G %a' "$conf")"
+	set_key uri "\"sqlite:$store\""
+	systemctl reload metric-collectord || die "reload"
+	total=$((20004 + $(cat /tmp/sent)))
+	await "the spool's metrics" has_rows $total
+	same "what is stored" "$total|$total" "$(rows_and_distinct)"
+	echo "$(cat /tmp/sent) metrics were sent during the upgrade"
+}
+
+restarted() {
+	step "systemctl restart: the sockets stay, and so does what waits on them"
+	systemctl stop metric-collectord.service 2>/dev/null
+	await "activation" metric-send -s 1 -w 60 "$address" activated 1
+	systemctl is-active -q metric-collectord.service || die "a connection did not start the service"
+	for _ in 1 2 3; do
+		systemctl restart metric-collectord.service || die "restart"
+		[ -S /run/metric-collectord/ingest.sock ] || die "the unix socket is gone"
+	done
+}
+
+# start_instance NAME PORT: stores a metric of its own.
+start_instance() {
+	cat >"/etc/metric-collectord/$1.conf" <<-CONF
+		listen = {"127.0.0.1:$2"}
+		buffer {
+			spool = "/var/lib/metric-collectord/$1/spool"
+		}
+		database {
+			uri = "sqlite:/var/lib/metric-collectord/$1/metrics.db"
+		}
+	CONF
+	systemctl start "metric-collectord@$1" || die "metric-collectord@$1"
+	metric-send -s 2 "127.0.0.1:$2" instance 1 || die "sending to $1"
+	same "rows of $1" 1 "$(sqlite3 "/var/lib/metric-collectord/$1/metrics.db" 'SELECT count(*) FROM metrics')"
+	systemctl reload "metric-collectord@$1" || die "reload of $1"
+}
+
+instances() {
+	step "two instances beside it"
+	start_instance one 9991
+	start_instance two 9992
+	systemctl stop metric-collectord@one || die "stop of one instance"
+	systemctl is-active -q metric-collectord@two || die "the other ended, too"
+	systemctl is-active -q metric-collectord || die "the service itself ended, too"
+	systemctl stop metric-collectord@two
+}
+
+removed() {
+	step "remove keeps configuration and data, purge does not"
+	apt-get -q -y remove metric-collectord >/dev/null 2>&1 || die "remove"
+	for unit in service socket; do
+		! systemctl is-active -q metric-collectord.$unit || die "$unit still runs"
+	done
+	[ -s "$conf" ] || die "the configuration is gone"
+	[ -s "$store" ] || die "the data is gone"
+	apt-get -q -y purge metric-collectord >/dev/null 2>&1 || die "purge"
+	rm /etc/metric-collectord/one.conf /etc/metric-collectord/two.conf
+	rmdir /etc/metric-collectord 2>/dev/null
+	left=$(find /etc /lib /usr /var/lib /run -xdev -name '*metric-collectord*' ! -path '/var/lib/dpkg/*' ! -path '/run/credentials*')
+	[ -z "$left" ] || die "purge left: $left"
+	systemctl reset-failed
+	same "failed units" '' "$(systemctl --failed --no-legend --plain)"
+}
+
+installed
+sandboxed
+upgraded
+restarted
+instances
+removed
+echo "deb: passed"
