@@ -37,8 +37,12 @@ CREATE TABLE IF NOT EXISTS metric_collectord.batches (
 	min_time  timestamptz NOT NULL,
 	max_time  timestamptz NOT NULL,
 	stored_at timestamptz NOT NULL DEFAULT now(),
+	-- With this batch, everything that its collector received before then is committed.
+	complete_until timestamptz,
 	CONSTRAINT batches_pkey PRIMARY KEY (collector, batch)
 );
+-- For complete_until(), and for deleting old rows.
+CREATE INDEX IF NOT EXISTS batches_stored_at_idx ON metric_collectord.batches (stored_at);
 COMMENT ON TABLE metric_collectord.batches IS 'batches that are stored; never delete young rows';
 
 -- Metrics that the database refused: a constraint, a trigger, a type.
@@ -54,3 +58,21 @@ CREATE TABLE IF NOT EXISTS metric_collectord.rejected (
 	rejected_at timestamptz      NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE metric_collectord.rejected IS 'metrics that the database refused';
+
+-- Collectors that are alive, also while they have nothing to store.
+CREATE TABLE IF NOT EXISTS metric_collectord.collectors (
+	collector      uuid        NOT NULL,
+	complete_until timestamptz NOT NULL, -- as in batches
+	seen_at        timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT collectors_pkey PRIMARY KEY (collector)
+);
+COMMENT ON TABLE metric_collectord.collectors IS 'collectors, and when they were last seen';
+
+-- What the daemon has set in the database from its configuration, and may change or remove.
+CREATE TABLE IF NOT EXISTS metric_collectord.policies (
+	policy     text        NOT NULL,
+	value      text        NOT NULL,
+	applied_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT policies_pkey PRIMARY KEY (policy)
+);
+COMMENT ON TABLE metric_collectord.policies IS 'what the daemon has set from its configuration';

@@ -7,6 +7,7 @@
 
 #include "service/log.h"
 #include "store/pg_error.h"
+#include "store/pg_policy.h"
 #include "store/pg_setup.h"
 
 /* What the server offers. */
@@ -89,6 +90,8 @@ convert(struct pg_conn *c, const struct conf *conf, const struct offer *offer, b
 			       " migrate_data => true)",
 			       offer->schema, conf->table.chunk_interval_us);
 		st = pg_query(c, sql, NULL, err);
+		if (st == STORE_OK)
+			st = pg_policy_record_table(c, err);
 	}
 	st = pg_setup_end(c, st, err);
 	*converted = st == STORE_OK && !done;
@@ -141,7 +144,11 @@ have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *
 			log_event(LOG_INFO, "hypertable_created", LOG_STR("table", "metrics"),
 				  LOG_STR("timescaledb_version", offer->version));
 	}
-	return st == STORE_OK ? pg_setup_migrate(c, conf, "timescaledb", err) : st;
+	if (st == STORE_OK)
+		st = pg_setup_migrate(c, conf, "timescaledb", err);
+	if (st == STORE_OK && conf->database.migrate)
+		st = pg_policy_apply(c, conf, offer->schema, err);
+	return st;
 }
 
 /*

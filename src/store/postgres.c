@@ -131,16 +131,17 @@ postgres_open(const struct conf *conf, int stop_fd, struct store **ret, struct s
 static void
 ledger_sql(char sql[LEDGER_MAX], const struct batch_view *b)
 {
-	char min[TEXT_VALUE_MAX], max[TEXT_VALUE_MAX];
+	char min[TEXT_VALUE_MAX], max[TEXT_VALUE_MAX], until[TEXT_VALUE_MAX];
 
 	assert(strspn(b->collector, "0123456789abcdefABCDEF-") == strlen(b->collector));
 	(void)text_time(min, b->min_us);
 	(void)text_time(max, b->max_us);
+	(void)text_time(until, b->complete_until_us);
 	(void)snprintf(sql, LEDGER_MAX,
 		       "INSERT INTO metric_collectord.batches"
-		       " (collector, batch, rows, bytes, min_time, max_time) VALUES"
-		       " ('%s', %" PRIu64 ", %" PRIu64 ", %zu, '%s', '%s')",
-		       b->collector, b->number, b->rows, b->bytes, min, max);
+		       " (collector, batch, rows, bytes, min_time, max_time, complete_until)"
+		       " VALUES ('%s', %" PRIu64 ", %" PRIu64 ", %zu, '%s', '%s', '%s')",
+		       b->collector, b->number, b->rows, b->bytes, min, max, until);
 }
 
 /* Does the ledger hold this batch's number already? */
@@ -295,6 +296,38 @@ postgres_maintain(struct store *store, const char *collector, uint64_t floor,
 			       &params, NULL, err);
 }
 
+/*
+ * Batches carry the same promise in the ledger; this is for times without one.  A role that may
+ * only insert does without.
+ */
+static enum store_status
+postgres_claim(struct store *store, const char *collector, uint64_t complete_until_us,
+	       struct store_error *err)
+{
+	struct postgres *p = (struct postgres *)store;
+	char until[TEXT_VALUE_MAX];
+	const char *values[] = {collector, until};
+	const struct pg_params params = {.n = 2, .values = values};
+	enum store_status st;
+
+	(void)text_time(until, complete_until_us);
+	st =
+	    pg_query_params(&p->c,
+			    "INSERT INTO metric_collectord.collectors AS c"
+			    " (collector, complete_until) VALUES ($1::uuid, $2::timestamptz)"
+			    " ON CONFLICT (collector) DO UPDATE SET seen_at = pg_catalog.now(),"
+			    " complete_until = greatest(c.complete_until, excluded.complete_until)",
+			    &params, NULL, err);
+	if (st != STORE_HOLD || err->reconnect)
+		return st;
+	log_event_limited(LOG_WARNING, "claim_failed", "claim_failed", LOG_STR("error", err->text),
+			  LOG_STR("sqlstate", err->sqlstate),
+			  LOG_STR("hint",
+				  "metric_collectord.complete_until() leaves this collector "
+				  "out while it has nothing to store"));
+	return STORE_OK;
+}
+
 /* "{1,2,3}"; NULL when memory is short. */
 static char *
 array_text(const uint64_t *numbers, size_t n)
@@ -348,5 +381,6 @@ const struct store_ops postgres_store_ops = {
     .close = postgres_close,
     .put = postgres_put,
     .maintain = postgres_maintain,
+    .claim = postgres_claim,
     .missing = postgres_missing,
 };

@@ -44,6 +44,16 @@ store_maintain(struct store *s, const char *collector, uint64_t floor, struct st
 }
 
 enum store_status
+store_claim(struct store *s, const char *collector, uint64_t complete_until_us,
+	    struct store_error *err)
+{
+	memset(err, 0, sizeof(*err));
+	if (!s->ops->claim)
+		return STORE_OK;
+	return s->ops->claim(s, collector, complete_until_us, err);
+}
+
+enum store_status
 store_missing(struct store *s, const char *collector, uint64_t *numbers, size_t *n,
 	      struct store_error *err)
 {

@@ -64,6 +64,13 @@ enum store_status store_maintain(struct store *s, const char *collector, uint64_
 				 struct store_error *err);
 
 /*
+ * Says that everything which this collector received before an instant (real time, µs) is stored,
+ * and that the collector is alive.  For times without batches, which say the same.
+ */
+enum store_status store_claim(struct store *s, const char *collector, uint64_t complete_until_us,
+			      struct store_error *err);
+
+/*
  * Which of these batches (numbers in rising order) does the ledger not hold?  Moves
  * them to the front of numbers and sets *n to their count.  For buffer.keep.
  */
@@ -79,6 +86,9 @@ struct store_ops {
 				 struct store_result *ret, struct store_error *err);
 	enum store_status (*maintain)(struct store *s, const char *collector, uint64_t floor,
 				      struct store_error *err);
+	/* NULL: nobody asks */
+	enum store_status (*claim)(struct store *s, const char *collector,
+				   uint64_t complete_until_us, struct store_error *err);
 	enum store_status (*missing)(struct store *s, const char *collector, uint64_t *numbers,
 				     size_t *n, struct store_error *err);
 };

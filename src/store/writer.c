@@ -220,6 +220,15 @@ ledger_floor(struct writer *w)
 	return floor;
 }
 
+/* Tells readers that the collector is alive, and until when what it received is stored. */
+static enum store_status
+claim(struct writer *w, struct store_error *err)
+{
+	struct queue *q = w->pool->queue;
+
+	return store_claim(w->store, queue_collector(q), queue_complete_until(q), err);
+}
+
 static void
 maintain(struct writer *w)
 {
@@ -231,8 +240,20 @@ maintain(struct writer *w)
 		status = store_maintain(w->store, queue_collector(w->pool->queue), ledger_floor(w),
 					&err);
 	if (status == STORE_OK)
+		status = claim(w, &err);
+	if (status == STORE_OK)
 		went_well(w);
 	else
+		store_failed(w, status, &err, NULL);
+}
+
+static void
+stand_by(struct writer *w)
+{
+	struct store_error err = {0};
+	enum store_status status = claim(w, &err);
+
+	if (status != STORE_OK)
 		store_failed(w, status, &err, NULL);
 }
 
@@ -329,6 +350,8 @@ connect_store(struct writer *w)
 	if (status == STORE_OK) {
 		w->keep_due = pool->conf->buffer.keep_ms > 0;
 		status = check_kept(w, &err);
+		if (status == STORE_OK)
+			status = claim(w, &err);
 	}
 	if (status != STORE_OK) {
 		disconnect(w);
@@ -358,6 +381,8 @@ work(struct writer *w)
 	/* Another thread may have stored what failed here: then idleness is the time to look. */
 	if (clock_ms() >= w->maintain_at_ms || (!b && w->failing))
 		maintain(w);
+	else if (!b)
+		stand_by(w);
 }
 
 static void *
