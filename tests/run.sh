@@ -231,7 +231,7 @@ tsan() {
 }
 
 # What a test may take is for a machine that does nothing else, without sanitizers.
-CK_TIMEOUT_MULTIPLIER=${CK_TIMEOUT_MULTIPLIER:-10}
+CK_TIMEOUT_MULTIPLIER=${CK_TIMEOUT_MULTIPLIER:-4}
 export CK_TIMEOUT_MULTIPLIER
 
 install_needed
