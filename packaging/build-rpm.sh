@@ -1,10 +1,10 @@
 #!/bin/sh
 # Builds the RPM packages, source and binary.
 #
-# Usage: sh packaging/build-rpm.sh [-o DIRECTORY] [TARBALL]
+# Usage: sh packaging/build-rpm.sh [-o DIRECTORY] [-r RELEASE] [TARBALL]
 #
 # TARBALL is one of `make dist`; without it, one is made of this tree.  What was built goes to
-# DIRECTORY (build-packages/).  On Fedora and RHEL it installs what is missing.  On Debian, whose rpm knows
+# DIRECTORY (build-packages/); RELEASE counts packages of the same version (1).  On Fedora and RHEL it installs what is missing.  On Debian, whose rpm knows
 # neither the packages installed nor systemd's macros, stand-ins take their place: good enough to try
 # the spec.  Runs rpmlint where it is installed.
 set -eu
@@ -32,9 +32,11 @@ is_foreign() {
 }
 
 out=build-packages
-while getopts o: option; do
+release=1
+while getopts o:r: option; do
 	case $option in
 	o) out=$OPTARG ;;
+	r) release=$OPTARG ;;
 	*) usage ;;
 	esac
 done
@@ -52,7 +54,7 @@ cd "$work"
 mkdir SOURCES
 cp "$tarball" SOURCES
 spec=$(tar -tf "$tarball" | grep '/packaging/metric-collectord\.spec$')
-tar -xOf "$tarball" "$spec" >metric-collectord.spec
+tar -xOf "$tarball" "$spec" | sed "s/^\\(Release: *\\)1/\\1$release/" >metric-collectord.spec
 set -- --define "_topdir $work"
 if is_foreign; then
 	tar -xOf "$tarball" "${spec%.spec}.macros" >macros

@@ -35,12 +35,11 @@ same() {
 	[ "$2" = "$3" ] || die "$1 is \"$3\", not \"$2\""
 }
 
-install_packages() {
-	{
-		apt-get -q update && apt-get -q -y install --no-install-recommends "$@"
-	} >/tmp/apt.log 2>&1 || {
+# What it depends on is in the root already: there is no network here.
+install_deb() { # PACKAGE
+	apt-get -q -y install "$1" >/tmp/apt.log 2>&1 || {
 		cat /tmp/apt.log
-		die "apt-get install $*"
+		die "apt-get install $1"
 	}
 }
 

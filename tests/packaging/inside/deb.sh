@@ -1,17 +1,17 @@
 #!/bin/sh
 # The Debian package from its installation to its purge, with senders that never pause.
-# /srv/debs holds the package as it is, and as the version after it.
+# /srv/packages holds the package as it is, and as the version after it.
 # shellcheck disable=SC2154 # common.sh sets address, conf and store
 set -u
 # shellcheck source=/dev/null
 . "$(dirname "$0")/common.sh"
 
-old=$(echo /srv/debs/metric-collectord_*-1_*.deb)
-new=$(echo /srv/debs/metric-collectord_*-2_*.deb)
+old=$(echo /srv/packages/metric-collectord_*-1_*.deb)
+new=$(echo /srv/packages/metric-collectord_*-2_*.deb)
 
 installed() {
 	step "a fresh installation runs, listens and stores"
-	install_packages "$old" sqlite3 jq
+	install_deb "$old"
 	await "start" systemctl is-active metric-collectord.service
 	same "owner of the state" 'metric-collectord:metric-collectord 750' \
 		"$(stat -c '%U:%G %a' /var/lib/metric-collectord)"
