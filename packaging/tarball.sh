@@ -1,5 +1,6 @@
 # shellcheck shell=sh
-# What build-deb.sh and build-rpm.sh share.  They set $root, the top of the source tree.
+# What scripts share that build packages.  They set $root, the top of the source tree, and use $tarball.
+# shellcheck disable=SC2034
 
 : "${root:?}"
 run=
