@@ -164,7 +164,7 @@ integration() {
 				UBSAN_OPTIONS="print_stacktrace=1" \
 				TSAN_OPTIONS="suppressions=$source/tests/tsan.supp" \
 				LSAN_OPTIONS="suppressions=$source/tests/lsan.supp:print_suppressions=0" \
-				$runner "$python" -m pytest -p no:cacheprovider "$@" \
+				$runner "$python" -m pytest -p no:cacheprovider -rs "$@" \
 				"$source/tests/integration"
 		echo $? >"$status"
 	} 2>&1 | tee "$run/$variant/pytest.log"
