@@ -1,8 +1,8 @@
 /*
  * metric-spool.c - looks into the spool of a daemon, and repairs it.
  *
- * Reading is done with what spool_file.h offers, so that nothing is changed by looking; repair
- * --apply has the spool itself do what the daemon would do when it meets the damage.
+ * Nothing is changed by looking (spool_look.h); repair --apply has the spool itself do what
+ * the daemon would do when it meets the damage.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -10,6 +10,7 @@
 #include <getopt.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,45 +20,25 @@
 #include <unistd.h>
 
 #include "buffer/spool.h"
-#include "config.h"
 #include "service/conf.h"
-#include "service/log.h"
 #include "service/text.h"
+#include "tools/spool_look.h"
 #include "wire/frame.h"
 
 #define EXIT_DAMAGE 1
 #define EXIT_USAGE 2
 #define PATH_MAX_TEXT 4096
 
-/* One file of the spool, as the listing found it. */
-struct entry {
-	uint64_t number;
-	bool kept; /* .stored: the database has it */
-};
-
 struct tool {
 	const char *dir;
-	struct entry *entries;
+	struct look_entry *entries;
 	size_t n;
+	int lock;
 	bool json;
 	bool raw;
 	bool all; /* kept ones, too */
 	bool apply;
 	FILE *out;
-};
-
-/* What was found in one file. */
-struct look {
-	struct tool *tool;
-	const char *name;
-	struct spool_header header;
-	struct spool_summary sum; /* of the sound blocks */
-	uint64_t size;
-	uint64_t damaged; /* bytes */
-	size_t torn;
-	bool header_damaged;
-	bool print; /* the damage */
-	bool emit;  /* the metrics */
 };
 
 static int
@@ -72,7 +53,7 @@ fail(const char *what, const char *path)
 static int
 by_number(const void *a, const void *b)
 {
-	const struct entry *x = a, *y = b;
+	const struct look_entry *x = a, *y = b;
 
 	return x->number < y->number ? -1 : x->number > y->number;
 }
@@ -80,12 +61,12 @@ by_number(const void *a, const void *b)
 static bool
 tool_add(struct tool *t, uint64_t number, bool kept)
 {
-	struct entry *grown = reallocarray(t->entries, t->n + 1, sizeof(*grown));
+	struct look_entry *grown = reallocarray(t->entries, t->n + 1, sizeof(*grown));
 
 	if (!grown)
 		return false;
 	t->entries = grown;
-	t->entries[t->n++] = (struct entry){number, kept};
+	t->entries[t->n++] = (struct look_entry){number, kept};
 	return true;
 }
 
@@ -97,6 +78,7 @@ tool_list(struct tool *t)
 
 	if (!dir)
 		return fail("cannot be listed", t->dir);
+	t->n = 0;
 	while ((d = readdir(dir)) != NULL) {
 		bool kept = false;
 		uint64_t number;
@@ -115,12 +97,6 @@ tool_list(struct tool *t)
 	if (t->n)
 		qsort(t->entries, t->n, sizeof(*t->entries), by_number);
 	return EXIT_SUCCESS;
-}
-
-static void
-entry_name(const struct entry *e, char out[SPOOL_NAME_MAX])
-{
-	spool_name_as(out, e->number, e->kept ? ".stored" : ".batch");
 }
 
 /*
@@ -150,7 +126,7 @@ tool_lock(const struct tool *t, long *pid)
 	return -1;
 }
 
-/* ---- one file ---- */
+/* ---- metrics ---- */
 
 static void
 emit_metric(struct tool *t, const struct frame *f)
@@ -167,114 +143,53 @@ emit_metric(struct tool *t, const struct frame *f)
 		      value[0] == 'N' || strstr(value, "Inf") ? "\"" : "");
 }
 
+/* The metrics of one block. */
 static void
-on_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint32_t rows)
+emit_block(void *arg, const uint8_t *frames, uint32_t len)
 {
-	struct look *l = arg;
+	struct tool *t = arg;
 	size_t done = 0;
 
-	(void)offset;
-	(void)rows;
-	if (!l->emit)
-		return;
-	if (l->tool->raw) {
-		(void)fwrite(frames, 1, len, l->tool->out);
+	if (t->raw) {
+		(void)fwrite(frames, 1, len, t->out);
 		return;
 	}
 	while (done < len) {
 		struct frame f;
 
 		done += frame_read(frames + done, &f);
-		emit_metric(l->tool, &f);
+		emit_metric(t, &f);
 	}
-}
-
-static void
-on_damage(void *arg, size_t offset, const uint8_t *p, size_t len)
-{
-	struct look *l = arg;
-
-	(void)p;
-	l->damaged += len;
-	if (l->print)
-		(void)printf("%s: %zu damaged bytes at offset %zu\n", l->name, len,
-			     offset + SPOOL_FILE_HEADER);
-}
-
-static uint8_t *
-read_file(const char *path, uint64_t *size)
-{
-	FILE *in = fopen(path, "rbe");
-	struct stat st;
-	uint8_t *data = NULL;
-
-	if (!in)
-		return NULL;
-	if (fstat(fileno(in), &st) == 0 && S_ISREG(st.st_mode)) {
-		data = malloc((size_t)st.st_size + 1);
-		*size = data ? fread(data, 1, (size_t)st.st_size, in) : 0;
-	} else {
-		errno = EISDIR;
-	}
-	(void)fclose(in);
-	return data;
-}
-
-/* Reads and walks a file.  EXIT_FAILURE when it cannot be read at all. */
-static int
-look_at(struct look *l, const struct entry *e)
-{
-	const struct spool_walk walk = {on_block, on_damage, l};
-	char path[PATH_MAX_TEXT];
-	uint8_t *data;
-	int r;
-
-	(void)snprintf(path, sizeof(path), "%s/%s", l->tool->dir, l->name);
-	data = read_file(path, &l->size);
-	if (!data)
-		return fail("cannot be read", path);
-	r = spool_header_decode(data, (size_t)l->size, &l->header);
-	if (r == -ENOTSUP) {
-		(void)fprintf(stderr, "metric-spool: %s: a newer version wrote this file\n", path);
-		free(data);
-		return EXIT_FAILURE;
-	}
-	l->header_damaged = r < 0 || l->header.number != e->number;
-	if (l->header_damaged && l->print)
-		(void)printf("%s: the header is damaged\n", l->name);
-	if (l->size > SPOOL_FILE_HEADER)
-		spool_walk(data + SPOOL_FILE_HEADER, (size_t)l->size - SPOOL_FILE_HEADER, &walk,
-			   &l->sum, &l->torn);
-	free(data);
-	return EXIT_SUCCESS;
-}
-
-static bool
-look_is_sound(const struct look *l)
-{
-	return !l->header_damaged && !l->damaged && (!l->torn || !l->header.sealed) &&
-	       (!l->header.sealed || l->sum.rows == l->header.summary.rows);
 }
 
 /* ---- status ---- */
 
+/* As text, and as JSON; nothing has no time. */
 static void
-print_time(uint64_t rows, uint64_t us)
+print_time(const struct tool *t, const char *key, uint64_t rows, uint64_t us)
 {
-	char buf[TEXT_VALUE_MAX];
+	char buf[TEXT_VALUE_MAX] = "-";
 
-	(void)text_time(buf, us);
-	(void)printf(" %27s", rows ? buf : "-");
+	if (rows)
+		(void)text_time(buf, us);
+	if (!t->json)
+		(void)printf(" %27s", buf);
+	else if (rows)
+		(void)printf(",\"%s\":\"%s\"", key, buf);
 }
 
 static const char *
-state_name(const struct entry *e, const struct look *l)
+state_name(const struct look_entry *e, const struct look *l)
 {
-	if (!look_is_sound(l))
+	switch (l->state) {
+	case LOOK_OPEN:
+		return "open";
+	case LOOK_WHOLE:
+		return e->kept ? "kept" : "waiting";
+	case LOOK_DAMAGED:
 		return "damaged";
-	if (e->kept)
-		return "kept";
-	return l->header.sealed ? "waiting" : "open";
+	}
+	return "unknown";
 }
 
 struct totals {
@@ -285,31 +200,28 @@ struct totals {
 };
 
 static int
-status_file(struct tool *t, const struct entry *e, struct totals *sums)
+status_file(struct tool *t, const struct look_entry *e, struct totals *sums)
 {
-	char name[SPOOL_NAME_MAX];
-	struct look l = {.tool = t, .name = name};
+	struct look l = {.dir = t->dir};
 	struct totals *sum = &sums[e->kept];
+	int r = look_at(&l, e, true);
 
-	entry_name(e, name);
-	if (look_at(&l, e) != EXIT_SUCCESS)
-		return errno == ENOENT ? EXIT_SUCCESS : EXIT_FAILURE; /* stored meanwhile */
+	if (r < 0)
+		return r == -ENOENT ? EXIT_SUCCESS : EXIT_FAILURE; /* stored meanwhile */
 	sum->batches++;
 	sum->rows += l.sum.rows;
 	sum->bytes += l.size;
 	if (l.sum.rows && (!sum->min_us || l.sum.min_us < sum->min_us))
 		sum->min_us = l.sum.min_us;
-	if (t->json) {
-		(void)printf("{\"file\":\"%s\",\"state\":\"%s\",\"batch\":%" PRIu64
-			     ",\"rows\":%" PRIu64 ",\"bytes\":%" PRIu64
-			     ",\"damaged_bytes\":%" PRIu64 "}\n",
-			     name, state_name(e, &l), e->number, l.sum.rows, l.size, l.damaged);
-		return EXIT_SUCCESS;
-	}
-	(void)printf("%-30s %-8s %10" PRIu64 " %12" PRIu64, name, state_name(e, &l), l.sum.rows,
-		     l.size);
-	print_time(l.sum.rows, l.sum.min_us);
-	print_time(l.sum.rows, l.sum.max_us);
+	(void)printf(t->json ? "{\"file\":\"%s\",\"state\":\"%s\",\"rows\":%" PRIu64
+			       ",\"bytes\":%" PRIu64
+			     : "%-27s %-8s %10" PRIu64 " %12" PRIu64,
+		     l.name, state_name(e, &l), l.sum.rows, l.size);
+	print_time(t, "oldest", l.sum.rows, l.sum.min_us);
+	print_time(t, "newest", l.sum.rows, l.sum.max_us);
+	if (t->json)
+		(void)printf(",\"batch\":%" PRIu64 ",\"damaged_bytes\":%" PRIu64 "}", e->number,
+			     l.damaged);
 	(void)putchar('\n');
 	return EXIT_SUCCESS;
 }
@@ -321,28 +233,35 @@ print_totals(const struct tool *t, const char *what, const struct totals *sum)
 
 	if (sum->rows)
 		(void)text_time(oldest, sum->min_us);
-	(void)printf(t->json ? "{\"%s\":true,\"batches\":%" PRIu64 ",\"rows\":%" PRIu64
-			       ",\"bytes\":%" PRIu64 ",\"oldest\":\"%s\"}\n"
-			     : "%s: batches %" PRIu64 ", rows %" PRIu64 ", bytes %" PRIu64
-			       ", oldest %s\n",
-		     what, sum->batches, sum->rows, sum->bytes, oldest);
+	if (!t->json) {
+		(void)printf("%s: batches %" PRIu64 ", rows %" PRIu64 ", bytes %" PRIu64
+			     ", oldest %s\n",
+			     what, sum->batches, sum->rows, sum->bytes, oldest);
+		return;
+	}
+	(void)printf("{\"total\":\"%s\",\"batches\":%" PRIu64 ",\"rows\":%" PRIu64
+		     ",\"bytes\":%" PRIu64,
+		     what, sum->batches, sum->rows, sum->bytes);
+	print_time(t, "oldest", sum->rows, sum->min_us);
+	(void)puts("}");
 }
 
 static int
-command_status(struct tool *t)
+command_status(struct tool *t, char **argv)
 {
 	struct totals sums[2] = {{0}, {0}};
 	int status = EXIT_SUCCESS;
 	long pid;
 	int lock = tool_lock(t, &pid);
 
+	(void)argv;
 	if (lock == -1)
 		(void)fprintf(t->json ? stderr : stdout, "%s: in use by process %ld\n", t->dir,
 			      pid);
 	else if (lock >= 0)
 		(void)close(lock);
 	if (!t->json && t->n)
-		(void)printf("%-30s %-8s %10s %12s %27s %27s\n", "FILE", "STATE", "ROWS", "BYTES",
+		(void)printf("%-27s %-8s %10s %12s %27s %27s\n", "FILE", "STATE", "ROWS", "BYTES",
 			     "OLDEST", "NEWEST");
 	for (size_t i = 0; i < t->n; i++)
 		if (status_file(t, &t->entries[i], sums) != EXIT_SUCCESS)
@@ -356,29 +275,26 @@ command_status(struct tool *t)
 /* ---- check, cat, export ---- */
 
 static int
-command_check(struct tool *t)
+command_check(struct tool *t, char **argv)
 {
 	uint64_t rows = 0, damaged = 0;
 	size_t bad = 0;
 
+	(void)argv;
 	for (size_t i = 0; i < t->n; i++) {
-		char name[SPOOL_NAME_MAX];
-		struct look l = {.tool = t, .name = name, .print = true};
+		struct look l = {.dir = t->dir, .print = true};
 
-		entry_name(&t->entries[i], name);
-		if (look_at(&l, &t->entries[i]) != EXIT_SUCCESS) {
+		if (look_at(&l, &t->entries[i], false) < 0) {
 			bad++;
 			continue;
 		}
+		if (l.alien)
+			(void)printf("%s: holds batch %" PRIu64 "\n", l.name, l.header.number);
 		if (l.torn)
-			(void)printf("%s: the last %zu bytes are an unfinished block%s\n", name,
-				     l.torn, l.header.sealed ? "" : ", as a crash leaves it");
-		if (!look_is_sound(&l)) {
-			if (l.header.sealed && l.sum.rows < l.header.summary.rows)
-				(void)printf("%s: %" PRIu64 " of %" PRIu64 " rows are left\n", name,
-					     l.sum.rows, l.header.summary.rows);
-			bad++;
-		}
+			(void)printf("%s: the last %zu bytes are an unfinished block, as a crash "
+				     "leaves it\n",
+				     l.name, l.torn);
+		bad += l.state == LOOK_DAMAGED;
 		rows += l.sum.rows;
 		damaged += l.damaged;
 	}
@@ -388,84 +304,135 @@ command_check(struct tool *t)
 	return bad ? EXIT_DAMAGE : EXIT_SUCCESS;
 }
 
+/* Is that what somebody typed for this batch? */
+static bool
+names_batch(const char *text, const struct look_entry *e)
+{
+	char *end;
+	uint64_t number = strtoull(text, &end, 10);
+
+	return *text >= '0' && *text <= '9' && *end == '\0' && number == e->number;
+}
+
+static int
+check_names(const struct tool *t, char **argv)
+{
+	for (; *argv; argv++) {
+		bool found = false;
+
+		for (size_t i = 0; i < t->n && !found; i++)
+			found = names_batch(*argv, &t->entries[i]);
+		if (!found) {
+			(void)fprintf(stderr, "metric-spool: %s: no batch %s\n", t->dir, *argv);
+			return EXIT_FAILURE;
+		}
+	}
+	return EXIT_SUCCESS;
+}
+
 /* Writes the metrics of all batches, or of those named in argv. */
 static int
 emit_all(struct tool *t, char **argv)
 {
-	int status = EXIT_SUCCESS;
+	int status = check_names(t, argv);
 
+	if (status != EXIT_SUCCESS)
+		return status;
 	for (size_t i = 0; i < t->n; i++) {
-		char name[SPOOL_NAME_MAX];
-		struct look l = {.tool = t, .name = name, .emit = true};
-		const struct entry *e = &t->entries[i];
+		struct look l = {.dir = t->dir, .block = emit_block, .arg = t};
+		const struct look_entry *e = &t->entries[i];
 		bool wanted = !*argv && (!e->kept || t->all);
 
 		for (char **a = argv; *a; a++)
-			wanted |= strtoull(*a, NULL, 10) == e->number;
+			wanted |= names_batch(*a, e);
 		if (!wanted)
 			continue;
-		entry_name(e, name);
-		if (look_at(&l, e) != EXIT_SUCCESS)
+		if (look_at(&l, e, false) < 0)
 			status = EXIT_FAILURE;
-		if (!look_is_sound(&l)) {
-			(void)fprintf(
-			    stderr, "metric-spool: %s is damaged: see metric-spool check\n", name);
+		else if (l.state == LOOK_DAMAGED) {
+			(void)fprintf(stderr,
+				      "metric-spool: %s is damaged: see metric-spool check\n",
+				      l.name);
 			status = EXIT_DAMAGE;
 		}
 	}
-	if (fflush(t->out) != 0)
+	if (fflush(t->out) != 0 || ferror(t->out))
 		return fail("write", "output");
 	return status;
 }
 
 static int
-command_export(struct tool *t, const char *path)
+command_export(struct tool *t, char **argv)
 {
 	static char *none[] = {NULL};
+	const char *path = argv[0];
 	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	int status;
 
 	if (fd < 0)
 		return fail("cannot be made", path);
 	t->out = fdopen(fd, "wb");
-	if (!t->out)
+	if (!t->out) {
+		(void)close(fd);
 		return fail("cannot be made", path);
+	}
 	t->raw = true;
 	status = emit_all(t, none);
-	if (fsync(fd) < 0 || fclose(t->out) != 0)
-		return fail("write", path);
+	if (fsync(fd) < 0)
+		status = fail("write", path);
+	if (fclose(t->out) != 0)
+		status = fail("write", path);
 	t->out = stdout;
 	return status;
 }
 
 /* ---- repair ---- */
 
-static void
-plan_file(struct tool *t, const struct entry *e, size_t *steps)
+/* Prints what is to be done about a file, if anything is; returns whether that is so. */
+static bool
+plan_file(const struct look *l)
 {
-	char name[SPOOL_NAME_MAX];
-	struct look l = {.tool = t, .name = name, .print = true};
+	const char *name = l->name;
 
-	entry_name(e, name);
-	if (look_at(&l, e) != EXIT_SUCCESS) {
-		(void)printf("%s: move it to corrupt/\n", name);
-		++*steps;
-		return;
-	}
-	if (look_is_sound(&l) && l.header.sealed)
-		return;
-	++*steps;
-	if (l.sum.rows == 0)
+	if (l->state == LOOK_WHOLE)
+		return false;
+	if (l->alien)
+		(void)printf("%s: holds batch %" PRIu64 ": move it to corrupt/\n", name,
+			     l->header.number);
+	else if (l->sum.rows == 0)
 		(void)printf("%s: holds no sound block: %s\n", name,
-			     l.damaged || l.header_damaged ? "move it to corrupt/" : "delete it");
-	else if (l.damaged || l.header_damaged)
+			     l->state == LOOK_DAMAGED ? "move it to corrupt/" : "delete it");
+	else if (l->state == LOOK_DAMAGED)
 		(void)printf("%s: save %" PRIu64 " damaged bytes in corrupt/, keep %" PRIu64
 			     " rows\n",
-			     name, l.damaged, l.sum.rows);
+			     name, l->damaged, l->sum.rows);
 	else
 		(void)printf("%s: cut %zu bytes of an unfinished block off, seal it with %" PRIu64
 			     " rows\n",
-			     name, l.torn, l.sum.rows);
+			     name, l->torn, l->sum.rows);
+	return true;
+}
+
+/* How many files need repair; -1 when the spool is not for this version. */
+static long
+plan(struct tool *t)
+{
+	long steps = 0;
+
+	for (size_t i = 0; i < t->n; i++) {
+		struct look l = {.dir = t->dir, .print = true};
+		int r;
+
+		if (t->entries[i].kept) /* the database has it */
+			continue;
+		r = look_at(&l, &t->entries[i], false);
+		if (r == -ENOTSUP)
+			return -1;
+		if (r < 0)
+			(void)printf("%s: move it to corrupt/\n", l.name);
+		steps += r < 0 || plan_file(&l);
+	}
+	return steps;
 }
 
 struct repaired {
@@ -508,23 +475,16 @@ static int
 repair_apply(const struct tool *t)
 {
 	struct repaired rep = {0};
-	char why[SPOOL_WHY_MAX];
+	char why[SPOOL_WHY_MAX] = "";
 	int r = become_owner(t->dir);
 
-	if (r < 0) {
-		(void)fprintf(stderr, "metric-spool: %s: %s\n", t->dir, strerror(-r));
-		return EXIT_FAILURE;
-	}
-	r = spool_open(t->dir, CONF_SYNC_ALWAYS, &rep.spool, why);
-
-	if (r < 0) {
-		(void)fprintf(stderr, "metric-spool: %s\n", why);
-		return EXIT_FAILURE;
-	}
-	r = spool_recover(rep.spool, repair_batch, &rep);
+	if (r == 0)
+		r = spool_open(t->dir, CONF_SYNC_ALWAYS, &rep.spool, why);
+	if (r == 0)
+		r = spool_recover(rep.spool, repair_batch, &rep);
 	spool_free(rep.spool);
 	if (r < 0) {
-		(void)fprintf(stderr, "metric-spool: %s: %s\n", t->dir, strerror(-r));
+		(void)fprintf(stderr, "metric-spool: %s: %s\n", t->dir, *why ? why : strerror(-r));
 		return EXIT_FAILURE;
 	}
 	(void)printf("%s: batches %" PRIu64 ", rows %" PRIu64 " are sound\n", t->dir, rep.batches,
@@ -533,25 +493,33 @@ repair_apply(const struct tool *t)
 }
 
 static int
-command_repair(struct tool *t, int *lock)
+command_repair(struct tool *t, char **argv)
 {
-	size_t steps = 0;
+	long steps = plan(t);
+	int status;
 
-	for (size_t i = 0; i < t->n; i++)
-		if (!t->entries[i].kept)
-			plan_file(t, &t->entries[i], &steps);
+	(void)argv;
+	if (steps < 0)
+		return EXIT_FAILURE;
 	if (!steps) {
 		(void)printf("%s: nothing to repair\n", t->dir);
 		return EXIT_SUCCESS;
 	}
 	if (!t->apply) {
-		(void)printf("%s: %zu files to repair; --apply does it\n", t->dir, steps);
+		(void)printf("%s: %ld files to repair; --apply does it\n", t->dir, steps);
 		return EXIT_DAMAGE;
 	}
-	if (*lock >= 0)
-		(void)close(*lock); /* the spool takes it itself */
-	*lock = -1;
-	return repair_apply(t);
+	if (t->lock >= 0)
+		(void)close(t->lock); /* the spool takes it itself */
+	t->lock = -1;
+	status = repair_apply(t);
+	if (status == EXIT_SUCCESS)
+		status = tool_list(t);
+	if (status == EXIT_SUCCESS && plan(t) != 0) {
+		(void)printf("%s: what is listed now could not be repaired\n", t->dir);
+		status = EXIT_DAMAGE;
+	}
+	return status;
 }
 
 /* ---- options ---- */
@@ -582,16 +550,39 @@ report(void *arg, const char *line)
 	(void)fprintf(stderr, "metric-spool: %s\n", line);
 }
 
-static int
-run(struct tool *t, const char *command, char **argv)
-{
-	long pid;
-	int lock = -1;
-	int status;
+static const struct command {
+	const char *name;
+	int (*run)(struct tool *t, char **argv);
+	int max_args;
+	int min_args;
+	bool live; /* also while a daemon uses the spool */
+} commands[] = {
+    {"status", command_status, 0, 0, true},  {"check", command_check, 0, 0, false},
+    {"cat", emit_all, INT_MAX, 0, false},    {"repair", command_repair, 0, 0, false},
+    {"export", command_export, 1, 1, false},
+};
 
-	if (strcmp(command, "status") != 0) {
-		lock = tool_lock(t, &pid);
-		if (lock == -1) {
+static const struct command *
+find_command(int argc, char **argv)
+{
+	for (size_t i = 0; argc > 0 && i < sizeof(commands) / sizeof(commands[0]); i++) {
+		const struct command *c = &commands[i];
+
+		if (strcmp(argv[0], c->name) == 0)
+			return argc - 1 >= c->min_args && argc - 1 <= c->max_args ? c : NULL;
+	}
+	return NULL;
+}
+
+static int
+run(struct tool *t, const struct command *command, char **argv)
+{
+	int status;
+	long pid;
+
+	if (!command->live) {
+		t->lock = tool_lock(t, &pid);
+		if (t->lock == -1) {
 			(void)fprintf(
 			    stderr,
 			    "metric-spool: %s: in use by process %ld: stop the daemon first\n",
@@ -600,24 +591,33 @@ run(struct tool *t, const char *command, char **argv)
 		}
 	}
 	status = tool_list(t);
-	if (status != EXIT_SUCCESS)
-		;
-	else if (strcmp(command, "status") == 0)
-		status = command_status(t);
-	else if (strcmp(command, "check") == 0)
-		status = command_check(t);
-	else if (strcmp(command, "cat") == 0)
-		status = emit_all(t, argv);
-	else if (strcmp(command, "repair") == 0)
-		status = command_repair(t, &lock);
-	else if (strcmp(command, "export") == 0 && argv[0] && !argv[1])
-		status = command_export(t, argv[0]);
-	else {
-		usage(stderr);
+	if (status == EXIT_SUCCESS)
+		status = command->run(t, argv);
+	if (t->lock >= 0)
+		(void)close(t->lock);
+	free(t->entries);
+	return status;
+}
+
+/* The spool that the configuration names. */
+static int
+run_configured(struct tool *t, const struct conf_source *source, const struct command *command,
+	       char **argv)
+{
+	struct conf *conf = NULL;
+	int status;
+
+	if (conf_load(source, report, NULL, &conf) < 0)
+		return EXIT_USAGE;
+	t->dir = conf->buffer.spool;
+	if (*t->dir) {
+		status = run(t, command, argv);
+	} else {
+		(void)fputs("metric-spool: the configuration has no spool (buffer.spool)\n",
+			    stderr);
 		status = EXIT_USAGE;
 	}
-	if (lock >= 0)
-		(void)close(lock);
+	conf_unref(conf);
 	return status;
 }
 
@@ -631,10 +631,9 @@ main(int argc, char *argv[])
 	    {NULL, 0, NULL, 0},
 	};
 	struct conf_source source = {0};
-	struct tool t = {.out = stdout};
-	struct conf *conf = NULL;
-	const char *command;
-	int opt, status;
+	struct tool t = {.out = stdout, .lock = -1};
+	const struct command *command;
+	int opt;
 
 	while ((opt = getopt_long(argc, argv, "c:d:jraVh", options, NULL)) != -1) {
 		switch (opt) {
@@ -667,18 +666,11 @@ main(int argc, char *argv[])
 			return EXIT_USAGE;
 		}
 	}
-	command = argv[optind];
+	argv += optind;
+	command = find_command(argc - optind, argv);
 	if (!command) {
 		usage(stderr);
 		return EXIT_USAGE;
 	}
-	if (!t.dir) {
-		if (conf_load(&source, report, NULL, &conf) < 0)
-			return EXIT_USAGE;
-		t.dir = conf->buffer.spool;
-	}
-	status = run(&t, command, argv + optind + 1);
-	free(t.entries);
-	conf_unref(conf);
-	return status;
+	return t.dir ? run(&t, command, argv + 1) : run_configured(&t, &source, command, argv + 1);
 }

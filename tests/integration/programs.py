@@ -23,19 +23,20 @@ def daemon_path():
     return path
 
 
+def tool_path(name, directory):
+    """A program that is installed with the daemon, or was built with it."""
+    daemon = os.path.dirname(daemon_path())
+    found = program(name.upper().replace("-", "_"), name)
+    candidates = [os.path.join(daemon, name), os.path.join(daemon, "..", directory, name)]
+    return found or next((path for path in candidates if os.access(path, os.X_OK)), None)
+
+
 def metric_send_path():
-    beside = os.path.dirname(daemon_path())
-    return program("METRIC_SEND", "metric-send") or next(
-        (
-            path
-            for path in (
-                os.path.join(beside, "metric-send"),
-                os.path.join(beside, "..", "bin", "metric-send"),
-            )
-            if os.access(path, os.X_OK)
-        ),
-        None,
-    )
+    return tool_path("metric-send", "bin")
+
+
+def metric_spool_path():
+    return tool_path("metric-spool", "sbin")
 
 
 @functools.lru_cache

@@ -1,0 +1,49 @@
+/*
+ * spool_look.h - looks at one file of a spool, and changes nothing.
+ *
+ * What is judged here is what the spool itself makes of a file (buffer/spool_recover.c).  The
+ * daemon may be writing the file, or removing it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buffer/spool_file.h"
+
+/* A file, as the directory's listing names it. */
+struct look_entry {
+	uint64_t number;
+	bool kept; /* .stored: the database has it */
+};
+
+enum look_state {
+	LOOK_OPEN,    /* it grows, or its daemon was killed */
+	LOOK_WHOLE,   /* sealed */
+	LOOK_DAMAGED, /* some of it is lost */
+};
+
+/* The caller sets the first four (all may be zero but dir), look_at() the others. */
+struct look {
+	const char *dir; /* borrowed */
+	bool print;      /* a line on stdout for each damage */
+	void (*block)(void *arg, const uint8_t *frames, uint32_t len); /* gets the sound blocks */
+	void *arg;
+
+	char name[SPOOL_NAME_MAX];
+	enum look_state state;
+	struct spool_header header; /* zero where it is damaged */
+	struct spool_summary sum;   /* of the sound blocks */
+	uint64_t size;              /* of the file */
+	uint64_t damaged;           /* bytes */
+	size_t torn;                /* bytes of an unfinished block, as a crash leaves it */
+	bool alien;                 /* of another number than its name says: damaged */
+};
+
+/*
+ * With quick, a sealed file costs a read of its header, and damage in its blocks is not seen.
+ * Returns 0; -ENOENT when there is no such file; -ENOTSUP for a newer format, or another
+ * error: then it says so on stderr.
+ */
+int look_at(struct look *l, const struct look_entry *e, bool quick);
