@@ -60,9 +60,9 @@ installed() {
 	for unit in metric-collectord.service metric-collectord.socket; do
 		same "$unit" disabled/inactive "$(systemctl is-enabled $unit)/$(systemctl is-active $unit)"
 	done
-	same "owner of the state" metric-collectord "$(stat -c %U /var/lib/metric-collectord)"
 	# What a file trigger of systemd's package does there.
 	systemd-tmpfiles --create metric-collectord.conf || die "systemd-tmpfiles"
+	same "owner of the state" metric-collectord "$(stat -c %U /var/lib/metric-collectord)"
 	quiet_rpm -V --nodeps metric-collectord
 	systemctl enable --now metric-collectord.service || die "enable --now"
 	metric-send -s 2 "$address" rpm 1 || die "sending"
