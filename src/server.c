@@ -22,8 +22,9 @@
 #include "store/writer.h"
 
 #define TICK_MS 1000
-#define WRITERS_END_MS 2000 /* a writer that does not end by then hangs in a name server's answer \
-			     */
+#define WRITERS_END_MS                                                             \
+	2000 /* a writer that does not end by then hangs in a name server's answer \
+	      */
 #define OTHER_DESCRIPTORS 256 /* beside clients: listeners, spool, database, libraries */
 
 enum server_state { SERVER_STARTING, SERVER_RUNNING, SERVER_STOPPING, SERVER_DONE };
@@ -46,8 +47,9 @@ struct server {
 	struct loop_timer flush;
 	struct loop_timer tick;
 	struct loop_timer watchdog;
-	uint64_t deadline_ms;   /* of the stop */
-	uint64_t last_received; /* for the rate in the status line */
+	uint64_t deadline_ms;     /* of the stop */
+	uint64_t retire_until_ms; /* then ending is cut off */
+	uint64_t last_received;   /* for the rate in the status line */
 	bool timers_made;
 	bool at_once; /* second signal */
 };
@@ -117,7 +119,7 @@ server_replace_writers(struct server *s)
 		writers_free(s->ending);
 		s->ending = NULL;
 	}
-	if (s->state == SERVER_RUNNING && !s->ending && !s->writers)
+	if (s->state != SERVER_DONE && !s->ending && !s->writers)
 		(void)server_start_writers(s); /* the tick tries again */
 }
 
@@ -178,6 +180,8 @@ tick_due(void *arg)
 	queue_tick(s->queue);
 	if (s->clients)
 		clients_tick(s->clients);
+	if (s->ending && clock_ms() >= s->retire_until_ms)
+		writers_stop(s->ending);
 	server_replace_writers(s);
 	server_status(s);
 	log_tick();
@@ -219,8 +223,10 @@ server_turn(void *arg)
 {
 	struct server *s = arg;
 
-	if (s->state == SERVER_STOPPING)
-		queue_seal(s->queue); /* what answers have made room for */
+	if (s->state == SERVER_STOPPING) {
+		clients_drain(s->clients); /* those that waited for room */
+		queue_seal(s->queue);
+	}
 	queue_turn(s->queue);
 	if (s->state == SERVER_STOPPING && server_may_end(s))
 		s->state = SERVER_DONE;
@@ -274,7 +280,8 @@ server_apply(struct server *s, struct conf *conf)
 	loop_timer_set(&s->flush, conf->batch.interval_ms, conf->batch.interval_ms);
 	if (ch.writers && s->writers) {
 		assert(!s->ending); /* new ones start only once those have ended */
-		writers_stop(s->writers);
+		writers_retire(s->writers);
+		s->retire_until_ms = clock_ms() + WRITERS_END_MS;
 		s->ending = s->writers;
 		s->writers = NULL;
 	}
@@ -439,6 +446,8 @@ server_end_writers(struct server *s)
 
 	if (s->writers)
 		writers_stop(s->writers);
+	if (s->ending)
+		writers_stop(s->ending);
 	while ((s->writers && !writers_ended(s->writers)) ||
 	       (s->ending && !writers_ended(s->ending))) {
 		if (clock_ms() >= deadline_ms)

@@ -10,7 +10,8 @@
 #include "service/clock.h"
 #include "service/log.h"
 
-#define DRAIN_READS 64 /* per client at stop: a sender that never pauses must not hold it up */
+#define DRAIN_READS 32 /* per client at stop, more than a socket holds: a sender may never pause \
+			*/
 
 /* ---- states ---- */
 
@@ -335,11 +336,9 @@ clients_tick(struct clients *cs)
 static void
 client_drain(struct client *c)
 {
-	unsigned reads = 0;
-
-	while (c->state == CLIENT_OPEN && reads++ < DRAIN_READS && client_read(c))
+	while (c->state == CLIENT_OPEN && c->drain_reads++ < DRAIN_READS && client_read(c))
 		;
-	if (c->state == CLIENT_CLOSED || c->state == CLIENT_ENDING)
+	if (c->state != CLIENT_OPEN) /* a paused one has its turn when the queue has room again */
 		return;
 	if (c->syncs)
 		client_enter(c, CLIENT_ENDING);

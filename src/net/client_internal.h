@@ -37,7 +37,8 @@ struct client {
 	uint64_t refused;
 	uint64_t refused_since_sync;
 	unsigned refused_in_row;
-	bool lost; /* metrics of it were dropped since its last sync frame */
+	unsigned drain_reads; /* how often it was read at stop */
+	bool lost;            /* metrics of it were dropped since its last sync frame */
 	uint64_t
 	    first_batch[2]; /* holds metrics that no answer of level 1, 2 covers yet; 0 = none */
 

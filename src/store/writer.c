@@ -492,6 +492,17 @@ writers_status_name(enum writers_status s)
 }
 
 void
+writers_retire(struct writers *w)
+{
+	if (writers_status(w) != WRITERS_OK) {
+		writers_stop(w);
+		return;
+	}
+	atomic_store(&w->stop, 1);
+	queue_kick(w->queue);
+}
+
+void
 writers_stop(struct writers *w)
 {
 	const uint64_t one = 1;

@@ -38,6 +38,12 @@ const char *writers_status_name(enum writers_status s); /* "ok", "unavailable", 
 /* Asks the threads to end: what waits is cut off, batches under way are returned. */
 void writers_stop(struct writers *w);
 
+/*
+ * The same, but a batch that is under way is finished first: another database would not recognise
+ * it.  writers_stop() later on cuts that off.
+ */
+void writers_retire(struct writers *w);
+
 /* Have all threads ended?  Then writers_free() does not wait. */
 bool writers_ended(const struct writers *w);
 
