@@ -13,6 +13,8 @@
 #include "service/log.h"
 #include "wire/frame.h"
 
+#define BATCH_LEAST_BYTES 1024 /* however little memory there is */
+
 /* "Drained" is an eighth below the limit, so that the daemon does not flap. */
 #define DRAINED(limit) ((limit) - (limit) / 8)
 
@@ -79,10 +81,14 @@ random_uuid(char out[UUID_TEXT])
 void
 queue_set_conf(struct queue *q, const struct conf *conf)
 {
+	uint64_t most = conf->buffer.memory_limit / 2; /* one is open while one is stored */
+
+	if (most < BATCH_LEAST_BYTES)
+		most = BATCH_LEAST_BYTES;
 	(void)pthread_mutex_lock(&q->mutex);
 	q->limits = (struct queue_limits){
 	    .max_rows = conf->batch.max_rows,
-	    .max_bytes = conf->batch.max_bytes,
+	    .max_bytes = conf->batch.max_bytes < most ? conf->batch.max_bytes : most,
 	    .memory = conf->buffer.memory_limit,
 	    .spool = conf->buffer.spool_limit,
 	    .keep_ms = conf->buffer.keep_ms,

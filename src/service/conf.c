@@ -441,13 +441,8 @@ check_together(struct load *l)
 {
 	const struct conf *c = l->conf;
 
-	check_at_most(l, "batch.max_bytes", c->batch.max_bytes, "buffer.memory_limit",
-		      c->buffer.memory_limit);
 	check_at_most(l, "buffer.keep", c->buffer.keep_ms, "database.ledger_keep",
 		      c->database.ledger_keep_ms);
-	if (c->table.retention_us > 0)
-		check_at_most(l, "table.chunk_interval", c->table.chunk_interval_us,
-			      "table.retention", c->table.retention_us);
 }
 
 /* ---- all of it ---- */

@@ -120,10 +120,10 @@ static const struct conf_key keys[] = {
 	KEY("batch.max_rows", INTEGER, batch.max_rows, "100000", "1", "10000000", 0),
 	KEY("batch.max_bytes", SIZE, batch.max_bytes, "16M", "4K", "1G", 0),
 
-	KEY("buffer.memory_limit", SIZE, buffer.memory_limit, "256M", "64K", "1T", 0),
+	KEY("buffer.memory_limit", SIZE, buffer.memory_limit, "256M", "4K", "1T", 0),
 	KEY_TEXT("buffer.spool", STRING, buffer.spool, "/var/lib/metric-collectord/spool",
 		 "absolute path, \"\"", check_absolute, RESTART),
-	KEY("buffer.spool_limit", SIZE, buffer.spool_limit, "8G", "1M", "1024T", 0),
+	KEY("buffer.spool_limit", SIZE, buffer.spool_limit, "8G", "64K", "1024T", 0),
 	KEY_CHOICE("buffer.sync", buffer.sync, "interval", sync_names, RESTART),
 	KEY_CHOICE("buffer.overflow", buffer.overflow, "block", overflow_names, 0),
 	KEY("buffer.keep", DURATION_MS, buffer.keep_ms, "0", "0", "365 days", OPTIONAL),

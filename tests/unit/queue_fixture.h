@@ -113,7 +113,8 @@ put(uint64_t n, uint64_t time_us)
 		uint64_t fit = room.bytes / FRAME_SIZE;
 		uint64_t most = room.rows < fit ? room.rows : fit;
 		uint64_t take = n < most ? n : most;
-		uint8_t *buf = malloc(take * FRAME_SIZE);
+		uint8_t *buf =
+		    malloc(take * FRAME_SIZE + FRAME_MAX); /* as frame_encode() asks for */
 		struct batch_part part = BATCH_PART_NONE;
 		uint64_t i;
 
