@@ -32,7 +32,6 @@ cat >/tmp/wanted <<'LIST'
 -rwxr-xr-x root root /usr/bin/metric-send
 -rwxr-xr-x root root /usr/sbin/metric-collectord
 -rwxr-xr-x root root /usr/sbin/metric-spool
-drwxr-x--- metric-collectord metric-collectord /var/lib/metric-collectord
 drwxr-xr-x root root /etc/metric-collectord
 LIST
 
@@ -42,7 +41,7 @@ files() {
 		LC_ALL=C sort >/tmp/files
 	missing=$(LC_ALL=C comm -23 /tmp/wanted /tmp/files)
 	[ -z "$missing" ] || die "the package lacks: $missing"
-	foreign=$(awk '$2 != "root" || $3 != "root"' /tmp/files | grep -v /var/lib/metric-collectord)
+	foreign=$(awk '$2 != "root" || $3 != "root"' /tmp/files)
 	[ -z "$foreign" ] || die "not root's: $foreign"
 	same "configuration files" /etc/metric-collectord.conf "$(rpm -qpc "$first")"
 	rpm -qp --qf '[%{FILEFLAGS:fflags} %{FILENAMES}\n]' "$first" | grep -qx 'cn /etc/metric-collectord.conf' ||
