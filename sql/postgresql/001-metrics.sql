@@ -5,7 +5,9 @@
 
 CREATE TABLE IF NOT EXISTS metrics (
 	time        timestamptz      NOT NULL,
-	metric_name text             NOT NULL,
+	-- Byte order: comparing is a memcmp(), batches are sorted likewise, and LIKE 'cpu.%' can use
+	-- the index.
+	metric_name text COLLATE "C" NOT NULL,
 	value       double precision NOT NULL
 );
 
@@ -76,3 +78,57 @@ CREATE TABLE IF NOT EXISTS metric_collectord.policies (
 	CONSTRAINT policies_pkey PRIMARY KEY (policy)
 );
 COMMENT ON TABLE metric_collectord.policies IS 'what the daemon has set from its configuration';
+
+-- ---- for readers; see metric-collectord-sql(7) ----
+
+-- Everything that the live collectors received before this instant is committed.  One that has
+-- not been seen for so long does not hold the others up.  Its owner's rights let a role read it
+-- that may not read the tables.
+CREATE OR REPLACE FUNCTION metric_collectord.complete_until(stale interval DEFAULT '5 minutes')
+RETURNS timestamptz
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT min(u) FROM (
+		SELECT max(complete_until) AS u FROM (
+			SELECT collector, complete_until FROM metric_collectord.collectors
+			WHERE seen_at >= now() - stale
+			UNION ALL
+			SELECT collector, complete_until FROM metric_collectord.batches
+			WHERE stored_at >= now() - stale
+		) claims GROUP BY collector
+	) collectors
+$$;
+
+-- The last value of each metric: from name to name along the index, and the newest row of each.
+-- A function, because a view would depend on the table, which then could not be altered.
+SET LOCAL check_function_bodies = off;
+CREATE OR REPLACE FUNCTION metric_collectord.latest()
+RETURNS TABLE ("time" timestamptz, metric_name text, value double precision)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+	WITH RECURSIVE names AS (
+		(SELECT m.metric_name FROM metrics m ORDER BY m.metric_name LIMIT 1)
+		UNION ALL
+		SELECT (SELECT m.metric_name FROM metrics m WHERE m.metric_name > n.metric_name
+			ORDER BY m.metric_name LIMIT 1)
+		FROM names n WHERE n.metric_name IS NOT NULL
+	)
+	SELECT l.time, l.metric_name::text, l.value::double precision
+	FROM names n CROSS JOIN LATERAL (
+		SELECT m.time, m.metric_name, m.value FROM metrics m
+		WHERE m.metric_name = n.metric_name ORDER BY m.time DESC LIMIT 1
+	) l
+$$;
+
+DO $$
+DECLARE
+	home text := (SELECT relnamespace::regnamespace FROM pg_class WHERE oid = 'metrics'::regclass);
+BEGIN
+	IF to_regclass(home || '.metrics_latest') IS NULL THEN
+		EXECUTE format('CREATE VIEW %s.metrics_latest AS'
+			' SELECT "time", metric_name, value FROM metric_collectord.latest()', home);
+		EXECUTE format('COMMENT ON VIEW %s.metrics_latest IS %L',
+			home, 'the last value of each metric');
+	END IF;
+END
+$$;

@@ -19,7 +19,8 @@
 
 #define NAME_MAX_LEN 64
 #define SCHEMA_MAX (2 * 64 + 3)
-#define SQL_MAX 2048
+#define SQL_MAX 3072
+#define START_MAX 512
 
 #define ROLLUP "rollup "
 #define COLUMNSTORE "segmentby metric_name, orderby time DESC"
@@ -194,8 +195,8 @@ want_columnstore(struct policy *p, const struct conf *conf)
 
 /*
  * metrics_1m, and so on.  Its refresh reaches back as far as raw metrics are kept, so that rows
- * that come late are counted; and no further, or buckets whose metrics have been deleted would be
- * computed anew, from nothing.
+ * that come late are counted; and no further: deleting metrics marks their buckets as
+ * changed, and a refresh would compute them anew, from nothing.
  */
 static void
 want_rollup(struct policy *p, const struct conf *conf, const char *text)
@@ -240,6 +241,18 @@ state_read(const struct work *w, struct state *ret)
 	return STORE_OK;
 }
 
+/*
+ * A window of refresh (0: no limit) is never made wider: what lies before it may have been deleted
+ * under an earlier, shorter retention.
+ */
+static bool
+reaches_too_far(const char *found, const struct policy *p)
+{
+	uint64_t now = strtoull(found, NULL, 10), wanted = strtoull(p->wanted, NULL, 10);
+
+	return wanted && (!now || now > wanted);
+}
+
 enum verdict { SAME, CHANGE, LEAVE };
 
 static enum verdict
@@ -248,7 +261,7 @@ judge(const struct state *s, const struct policy *p)
 	const char *found = state_find(s, "found", p->name);
 	bool may = s->ours || state_find(s, "recorded", p->name);
 
-	if (strcmp(found ? found : "", p->wanted) == 0 && (found || p->kind != ROLLUPS))
+	if (strcmp(found ? found : "", p->wanted) == 0)
 		return SAME;
 	switch (p->kind) {
 	case CHUNK_INTERVAL:
@@ -261,9 +274,14 @@ judge(const struct state *s, const struct policy *p)
 		if (!found)
 			return s->ours || state_find(s, "found", "columnstore") ? CHANGE : LEAVE;
 		break;
-	case RETENTION:
 	case ROLLUPS:
 		if (!found || !*found)
+			return CHANGE;
+		if (*p->wanted && !reaches_too_far(found, p))
+			return SAME;
+		break;
+	case RETENTION:
+		if (!found)
 			return CHANGE;
 		break;
 	}
@@ -288,6 +306,33 @@ job_sql(char sql[SQL_MAX], const struct work *w, const struct policy *p, const c
 }
 
 /*
+ * Where the refresh of a rollup begins: at the age to which metrics are kept.  A view that once was
+ * refreshed may hold what has been deleted from metrics: then no earlier than the oldest chunk.
+ */
+static void
+start_sql(char sql[START_MAX], const struct work *w, const struct policy *p, bool again)
+{
+	char kept[PG_INTERVAL_MAX + 16] = "NULL::interval", text[PG_INTERVAL_MAX];
+
+	if (w->conf->table.retention_us) {
+		pg_interval(text, w->conf->table.retention_us);
+		(void)snprintf(kept, sizeof(kept), "interval '%s'", text);
+	}
+	pg_interval(text, 4 * p->us); /* about the least that is allowed */
+	if (again)
+		(void)snprintf(sql, START_MAX,
+			       "least(%s, (SELECT coalesce(pg_catalog.date_trunc('second',"
+			       " pg_catalog.now() - min(k.range_start)), interval '%s')"
+			       " FROM timescaledb_information.chunks k JOIN pg_catalog.pg_class c"
+			       " ON c.oid = 'metrics'::pg_catalog.regclass"
+			       " AND k.hypertable_name = c.relname JOIN pg_catalog.pg_namespace n"
+			       " ON n.oid = c.relnamespace AND k.hypertable_schema = n.nspname))",
+			       kept, text);
+	else
+		(void)snprintf(sql, START_MAX, "%s", kept);
+}
+
+/*
  * The view is real-time: what its refresh has not reached is computed from metrics.  A refresh
  * takes complete buckets only, and only those whose metrics have changed.
  */
@@ -296,16 +341,13 @@ rollup_sql(char sql[SQL_MAX], const struct work *w, const struct state *s, const
 {
 	const char *name = p->name + strlen(ROLLUP);
 	const char *x = w->extension;
-	char start[PG_INTERVAL_MAX + 16] = "NULL", every[PG_INTERVAL_MAX];
-	char back[PG_INTERVAL_MAX];
+	const char *found = state_find(s, "found", p->name);
+	char start[START_MAX], every[PG_INTERVAL_MAX];
 	int n = 0;
 
-	if (w->conf->table.retention_us) {
-		pg_interval(back, w->conf->table.retention_us);
-		(void)snprintf(start, sizeof(start), "interval '%s'", back);
-	}
+	start_sql(start, w, p, found && !*found);
 	pg_interval(every, p->us < MINUTE ? MINUTE : p->us > HOUR ? HOUR : p->us);
-	if (!state_find(s, "found", p->name))
+	if (!found)
 		n = snprintf(sql, SQL_MAX,
 			     "CREATE MATERIALIZED VIEW %s.%s WITH (timescaledb.continuous,"
 			     " timescaledb.materialized_only = false) AS"
@@ -604,54 +646,5 @@ pg_policy_apply(struct pg_conn *c, const struct conf *conf, const char *schema,
 	log_event_limited(LOG_WARNING, "policy_failed", "policy_failed",
 			  LOG_STR("error", err->text), LOG_STR("sqlstate", err->sqlstate),
 			  LOG_STR("hint", err->hint));
-	return STORE_OK;
-}
-
-/* ---- the Apache edition's retention ---- */
-
-static enum store_status
-drop_chunks(struct pg_conn *c, const struct conf *conf, const char *schema, struct store_error *err)
-{
-	char after[PG_INTERVAL_MAX], sql[512];
-	PGresult *r = NULL;
-	enum store_status st;
-
-	pg_interval(after, conf->table.retention_us);
-	(void)snprintf(sql, sizeof(sql),
-		       "SELECT %s.drop_chunks('metrics', older_than => interval '%s')", schema,
-		       after);
-	st = pg_query(c, sql, &r, err);
-	if (st == STORE_OK && PQntuples(r) > 0)
-		log_event(LOG_INFO, "chunks_dropped", LOG_U64("chunks", (uint64_t)PQntuples(r)),
-			  LOG_STR("older_than", after));
-	PQclear(r);
-	return st;
-}
-
-enum store_status
-pg_policy_maintain(struct pg_conn *c, const struct conf *conf, struct store_error *err)
-{
-	PGresult *r = NULL;
-	enum store_status st;
-
-	if (!conf->table.retention_us || !conf->database.migrate ||
-	    conf->database.timescaledb == CONF_OFF)
-		return STORE_OK;
-	st = pg_query(c,
-		      "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
-		      " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
-		      " WHERE e.extname = 'timescaledb'"
-		      " AND pg_catalog.current_setting('timescaledb.license', true) = 'apache'"
-		      " AND EXISTS (SELECT FROM metric_collectord.policies"
-		      "  WHERE policy = 'hypertable')",
-		      &r, err);
-	if (st == STORE_OK && PQntuples(r) > 0)
-		st = drop_chunks(c, conf, PQgetvalue(r, 0, 0), err);
-	PQclear(r);
-	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
-		return st;
-	log_event_limited(LOG_WARNING, "policy_failed", "policy_failed",
-			  LOG_STR("policy", "retention"), LOG_STR("error", err->text),
-			  LOG_STR("sqlstate", err->sqlstate));
 	return STORE_OK;
 }

@@ -24,10 +24,6 @@
 enum store_status pg_policy_apply(struct pg_conn *c, const struct conf *conf, const char *schema,
 				  struct store_error *err);
 
-/* Drops expired chunks where the Apache edition has no policy that does; logs chunks_dropped. */
-enum store_status pg_policy_maintain(struct pg_conn *c, const struct conf *conf,
-				     struct store_error *err);
-
 /* Records that the hypertable is ours; within the transaction that makes it. */
 enum store_status pg_policy_record_table(struct pg_conn *c, struct store_error *err);
 

@@ -148,7 +148,7 @@ have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *
 		st = pg_setup_migrate(c, conf, "timescaledb", err);
 	if (st == STORE_OK && conf->database.migrate)
 		st = pg_policy_apply(c, conf, offer->schema, err);
-	return st;
+	return st == STORE_OK ? pg_timescaledb_maintain(c, conf, err) : st;
 }
 
 /*
@@ -190,5 +190,54 @@ pg_timescaledb(struct pg_conn *c, const struct conf *conf, char version[PG_VERSI
 	if (err->reconnect)
 		return STORE_RETRY;
 	warn_once(err);
+	return STORE_OK;
+}
+
+/* ---- the Apache edition's retention ---- */
+
+static enum store_status
+drop_chunks(struct pg_conn *c, const struct conf *conf, const char *schema, struct store_error *err)
+{
+	char after[PG_INTERVAL_MAX], sql[512];
+	PGresult *r = NULL;
+	enum store_status st;
+
+	pg_interval(after, conf->table.retention_us);
+	(void)snprintf(sql, sizeof(sql),
+		       "SELECT %s.drop_chunks('metrics', older_than => interval '%s')", schema,
+		       after);
+	st = pg_query(c, sql, &r, err);
+	if (st == STORE_OK && PQntuples(r) > 0)
+		log_event(LOG_INFO, "chunks_dropped", LOG_U64("chunks", (uint64_t)PQntuples(r)),
+			  LOG_STR("older_than", after));
+	PQclear(r);
+	return st;
+}
+
+enum store_status
+pg_timescaledb_maintain(struct pg_conn *c, const struct conf *conf, struct store_error *err)
+{
+	PGresult *r = NULL;
+	enum store_status st;
+
+	if (!conf->table.retention_us || !conf->database.migrate ||
+	    conf->database.timescaledb == CONF_OFF)
+		return STORE_OK;
+	st = pg_query(c,
+		      "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
+		      " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
+		      " WHERE e.extname = 'timescaledb'"
+		      " AND pg_catalog.current_setting('timescaledb.license', true) = 'apache'"
+		      " AND EXISTS (SELECT FROM metric_collectord.policies"
+		      "  WHERE policy = 'hypertable')",
+		      &r, err);
+	if (st == STORE_OK && PQntuples(r) > 0)
+		st = drop_chunks(c, conf, PQgetvalue(r, 0, 0), err);
+	PQclear(r);
+	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
+		return st;
+	log_event_limited(LOG_WARNING, "policy_failed", "policy_failed",
+			  LOG_STR("policy", "retention"), LOG_STR("error", err->text),
+			  LOG_STR("sqlstate", err->sqlstate));
 	return STORE_OK;
 }
