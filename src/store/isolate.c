@@ -1,6 +1,7 @@
 #include "store/isolate.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,21 +16,31 @@
 /* PostgreSQL's types and their epoch: see copy.c. */
 #define EPOCH_US UINT64_C(946684800000000)
 
-/* A half waits at each level while the other is worked on: more levels than rows have bits. */
-#define DEPTH_MAX 66
+/*
+ * A half waits at each level while the other is worked on: more levels than rows have bits.  One
+ * more for the rows that are refused.
+ */
+#define DEPTH_MAX 67
 
 /* Each byte of a name may become \xHH. */
 #define ESCAPED_MAX (4 * FRAME_NAME_MAX + 1)
 
+#define COPY_REJECTED                                                                          \
+	"COPY metric_collectord.rejected (time, name, value, reason, error, collector, batch)" \
+	" FROM STDIN (FORMAT binary)"
+#define TAIL_FIELDS 4
+#define TAIL_MAX (4 * TAIL_FIELDS + ISOLATE_REASON_MAX + STORE_ERROR_MAX + 16 + 8)
+
 struct part {
-	const uint8_t *frames;
-	size_t len;
-	uint64_t rows;
+	struct isolate_rows rows;
+	bool refused; /* goes to the rejected table untried */
 };
 
 struct isolation {
 	struct pg_conn *c;
 	const struct batch_view *b;
+	uint8_t tail[TAIL_MAX]; /* the fields of COPY_REJECTED behind the metric's */
+	size_t tail_len;
 	struct part stack[DEPTH_MAX];
 	size_t depth;
 	uint64_t rejected;
@@ -40,14 +51,17 @@ struct isolation {
 static void
 halve(struct isolation *i, const struct part *p)
 {
-	uint64_t rows = p->rows / 2;
-	size_t len = 0;
-	uint64_t n;
+	const struct isolate_rows *all = &p->rows;
+	uint64_t n, half = all->rows / 2;
+	struct part first = {{all->frames, 0, half}, p->refused};
+	struct part second = {{NULL, 0, all->rows - half}, p->refused};
 
-	for (n = 0; n < rows; n++)
-		len += frame_size_at(p->frames + len);
-	i->stack[i->depth++] = (struct part){p->frames + len, p->len - len, p->rows - rows};
-	i->stack[i->depth++] = (struct part){p->frames, len, rows};
+	for (n = 0; n < half; n++)
+		first.rows.len += frame_size_at(all->frames + first.rows.len);
+	second.rows.frames = all->frames + first.rows.len;
+	second.rows.len = all->len - first.rows.len;
+	i->stack[i->depth++] = second;
+	i->stack[i->depth++] = first;
 }
 
 /* Writes s in ASCII: any other byte, and the backslash, as \xHH. */
@@ -105,6 +119,14 @@ describe(struct refusal *r, const struct isolation *i, const struct frame *f, co
 	(void)snprintf(r->batch, sizeof(r->batch), "%" PRIu64, i->b->number);
 }
 
+static void
+hint_rejected(enum store_status st, struct store_error *err)
+{
+	if (st == STORE_HOLD && !err->hint)
+		err->hint = "metric_collectord.rejected must take any row: remove what was "
+			    "added to it";
+}
+
 /* Puts a single row that was refused, as err says, into the rejected table. */
 static enum store_status
 reject(struct isolation *i, const struct part *p)
@@ -121,9 +143,9 @@ reject(struct isolation *i, const struct part *p)
 	const int formats[] = {1, 0, 1, 0, 0, 0, 0, 0};
 	const struct pg_params params = {8, values, lengths, formats};
 
-	(void)frame_read(p->frames, &f);
+	(void)frame_read(p->rows.frames, &f);
 	memcpy(sqlstate, i->err->sqlstate, sizeof(sqlstate));
-	describe(&r, i, &f, p->frames);
+	describe(&r, i, &f, p->rows.frames);
 	log_event_limited(LOG_WARNING, "row_rejected", "row_rejected",
 			  LOG_BYTES("metric", f.name, f.name_len), LOG_TIME("time", f.time_us),
 			  LOG_F64("value", f.value), LOG_STR("sqlstate", sqlstate),
@@ -135,9 +157,45 @@ reject(struct isolation *i, const struct part *p)
 			     &params, NULL, i->err);
 	if (st == STORE_OK)
 		i->rejected++;
-	else if (st == STORE_HOLD && !i->err->hint)
-		i->err->hint = "metric_collectord.rejected must take any row: remove what was "
-			       "added to it";
+	else
+		hint_rejected(st, i->err);
+	return st;
+}
+
+/* What the rows have in common that go to the rejected table untried. */
+static void
+describe_refused(struct isolation *i, const struct isolate_refused *refused)
+{
+	size_t reason = strnlen(refused->reason, ISOLATE_REASON_MAX);
+	size_t error = strnlen(refused->error, STORE_ERROR_MAX);
+	uint8_t uuid[16] = {0}, number[8];
+	uint8_t *o = i->tail;
+
+	(void)uuid_parse(i->b->collector, uuid);
+	be64_store(number, i->b->number);
+	o += copy_put_field(o, refused->reason, (uint32_t)reason);
+	o += copy_put_field(o, refused->error, (uint32_t)error);
+	o += copy_put_field(o, uuid, sizeof(uuid));
+	o += copy_put_field(o, number, sizeof(number));
+	i->tail_len = (size_t)(o - i->tail);
+}
+
+/* Copies a part to where it belongs. */
+static enum store_status
+copy_part(struct isolation *i, const struct part *p)
+{
+	enum store_status st;
+	struct copy rows;
+
+	copy_init(&rows, p->rows.frames, p->rows.len);
+	if (!p->refused)
+		return pg_copy(i->c, "SAVEPOINT half; " PG_COPY, &rows, i->err);
+	copy_set_tail(&rows, i->tail, i->tail_len, TAIL_FIELDS);
+	st = pg_copy(i->c, "SAVEPOINT half; " COPY_REJECTED, &rows, i->err);
+	if (st == STORE_OK)
+		i->rejected += p->rows.rows;
+	else if (pg_error_class(i->err->sqlstate) != PG_ISOLATE)
+		hint_rejected(st, i->err);
 	return st;
 }
 
@@ -148,7 +206,7 @@ try_part(struct isolation *i, const struct part *p)
 	struct store_error second;
 	enum store_status st;
 
-	st = pg_copy(i->c, "SAVEPOINT half; " PG_COPY, p->frames, p->len, i->err);
+	st = copy_part(i, p);
 	if (st == STORE_OK)
 		return pg_query(i->c, "RELEASE SAVEPOINT half", NULL, i->err);
 	if (st != STORE_HOLD || pg_error_class(i->err->sqlstate) != PG_ISOLATE)
@@ -158,7 +216,7 @@ try_part(struct isolation *i, const struct part *p)
 		*i->err = second;
 		return st;
 	}
-	if (p->rows == 1)
+	if (p->rows.rows == 1)
 		return reject(i, p);
 	halve(i, p);
 	return STORE_OK;
@@ -189,7 +247,7 @@ commit(struct isolation *i)
 
 enum store_status
 isolate(struct pg_conn *c, const struct batch_view *b, const char *settings, const char *ledger,
-	uint64_t *rejected, struct store_error *err)
+	const struct isolate_refused *refused, uint64_t *rejected, struct store_error *err)
 {
 	struct isolation i = {.c = c, .b = b, .err = err};
 	enum store_status st;
@@ -202,8 +260,12 @@ isolate(struct pg_conn *c, const struct batch_view *b, const char *settings, con
 		st = pg_query(c, "SET CONSTRAINTS ALL IMMEDIATE", NULL, err);
 	if (st == STORE_OK)
 		st = pg_query(c, ledger, NULL, err);
-	if (st == STORE_OK)
-		i.stack[i.depth++] = (struct part){b->data, b->bytes, b->rows};
+	if (b->rows)
+		i.stack[i.depth++] = (struct part){{b->data, b->bytes, b->rows}, false};
+	if (refused) {
+		describe_refused(&i, refused);
+		i.stack[i.depth++] = (struct part){refused->rows, true};
+	}
 	while (st == STORE_OK && i.depth > 0) {
 		struct part p = i.stack[--i.depth];
 

@@ -8,7 +8,6 @@
 
 #include "service/clock.h"
 #include "service/crash_point.h"
-#include "store/copy.h"
 #include "store/pg_error.h"
 
 #define COPY_PIECE (256u << 10)
@@ -252,14 +251,12 @@ drain(struct pg_conn *c, struct store_error *err)
  * collected afterwards.
  */
 static enum store_status
-push(struct pg_conn *c, const uint8_t *frames, size_t len, struct store_error *err)
+push(struct pg_conn *c, struct copy *rows, struct store_error *err)
 {
 	enum store_status st = STORE_OK;
-	struct copy copy;
 	size_t n;
 
-	copy_init(&copy, frames, len);
-	while (st == STORE_OK && (n = copy_fill(&copy, c->buf, COPY_PIECE)) > 0) {
+	while (st == STORE_OK && (n = copy_fill(rows, c->buf, COPY_PIECE)) > 0) {
 		int r = PQputCopyData(c->pg, (const char *)c->buf, (int)n);
 
 		if (r < 0)
@@ -278,8 +275,7 @@ push(struct pg_conn *c, const uint8_t *frames, size_t len, struct store_error *e
 }
 
 enum store_status
-pg_copy(struct pg_conn *c, const char *sql, const uint8_t *frames, size_t len,
-	struct store_error *err)
+pg_copy(struct pg_conn *c, const char *sql, struct copy *rows, struct store_error *err)
 {
 	enum store_status verdict = STORE_OK;
 	enum step step = STEP_MORE;
@@ -291,7 +287,7 @@ pg_copy(struct pg_conn *c, const char *sql, const uint8_t *frames, size_t len,
 		st = next_step(c, NULL, &verdict, &step, err);
 	if (st == STORE_OK && step == STEP_COPY) {
 		crash_point("after_ledger_insert");
-		st = push(c, frames, len, err);
+		st = push(c, rows, err);
 		if (st == STORE_OK)
 			return collect(c, NULL, err);
 	}

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "store/copy.h"
 #include "store/store.h"
 
 #define PG_STALL_MS 60000                        /* without a byte: the peer counts as dead */
@@ -73,11 +74,11 @@ enum store_status pg_query_params(struct pg_conn *c, const char *sql, const stru
 				  PGresult **ret, struct store_error *err);
 
 /*
- * Runs a message whose last statement is COPY metrics ... FROM STDIN (FORMAT binary) and sends
- * frames; PG_COPY is that statement.
+ * Runs a message whose last statement is a COPY ... FROM STDIN (FORMAT binary) and sends it rows;
+ * PG_COPY is the one for metrics.
  */
 #define PG_COPY "COPY metrics (time, metric_name, value) FROM STDIN (FORMAT binary)"
-enum store_status pg_copy(struct pg_conn *c, const char *sql, const uint8_t *frames, size_t len,
+enum store_status pg_copy(struct pg_conn *c, const char *sql, struct copy *rows,
 			  struct store_error *err);
 
 /* Ends a transaction that has failed; no matter how. */

@@ -13,6 +13,7 @@
 #include "store/pg_conn.h"
 #include "store/pg_error.h"
 #include "store/pg_setup.h"
+#include "store/pg_shape.h"
 #include "store/pg_timescaledb.h"
 
 #define SERVER_MIN 130000
@@ -26,6 +27,7 @@ struct postgres {
 	struct pg_conn c;
 	struct pg_guard guard;
 	char settings[SETTINGS_MAX];
+	struct pg_shaper shaper;
 };
 
 /* ---- opening ---- */
@@ -89,6 +91,8 @@ prepare(struct postgres *p, struct store_error *err)
 	if (st == STORE_OK)
 		st = read_columns(p, err);
 	if (st == STORE_OK)
+		st = pg_shaper_refresh(&p->shaper, &p->c, err);
+	if (st == STORE_OK)
 		log_event(LOG_INFO, "database_connected",
 			  LOG_STR("server_version", PQparameterStatus(p->c.pg, "server_version")),
 			  LOG_STR("timescaledb_version", *timescaledb ? timescaledb : NULL));
@@ -101,6 +105,7 @@ postgres_close(struct store *store)
 	struct postgres *p = (struct postgres *)store;
 
 	pg_close(&p->c);
+	pg_shaper_done(&p->shaper);
 	free(p);
 }
 
@@ -115,6 +120,7 @@ postgres_open(const struct conf *conf, int stop_fd, struct store **ret, struct s
 	p->base.ops = &postgres_store_ops;
 	p->conf = conf;
 	p->c.stop_fd = stop_fd;
+	pg_shaper_init(&p->shaper, conf);
 	st = connect_or_create(p, err);
 	if (st == STORE_OK)
 		st = prepare(p, err);
@@ -160,17 +166,40 @@ is_refused(const struct postgres *p, enum store_status st, const struct store_er
 
 /* The usual way: everything in one message, which is one transaction. */
 static enum store_status
-put_whole(struct postgres *p, const struct batch_view *b, const char *ledger,
+put_whole(struct postgres *p, const struct pg_shape *shape, const char *ledger,
 	  struct store_error *err)
 {
-	char sql[SETTINGS_MAX + LEDGER_MAX + sizeof(PG_COPY) + 4];
+	char sql[SETTINGS_MAX + sizeof(PG_SHAPE_DIRECT) + LEDGER_MAX + sizeof(PG_COPY) + 4];
 	enum store_status st;
+	struct copy rows;
 
-	(void)snprintf(sql, sizeof(sql), "%s;%s;%s", p->settings, ledger, PG_COPY);
+	(void)snprintf(sql, sizeof(sql), "%s;%s;%s;%s", p->settings,
+		       shape->direct ? PG_SHAPE_DIRECT : "", ledger, PG_COPY);
+	pg_shape_copy(shape, &rows);
 	crash_point("before_ledger_insert");
-	st = pg_copy(&p->c, sql, b->data, b->bytes, err);
+	st = pg_copy(&p->c, sql, &rows, err);
 	if (st == STORE_OK)
 		crash_point("after_commit");
+	return st;
+}
+
+/*
+ * The server has refused what went straight into the columnstore.  That is a way to be quick, and
+ * no reason to hold rows up: until the table is looked at again they go the usual way.
+ */
+static enum store_status
+put_again(struct postgres *p, struct pg_shape *shape, enum store_status st, const char *ledger,
+	  struct store_error *err)
+{
+	const struct store_error first = *err;
+
+	if (st == STORE_STOPPED || err->reconnect || is_repeated(p))
+		return st;
+	shape->direct = false;
+	if (st == STORE_HOLD)
+		st = put_whole(p, shape, ledger, err);
+	if (st == STORE_OK || st == STORE_RETRY)
+		pg_shaper_failed(&p->shaper, &first);
 	return st;
 }
 
@@ -179,8 +208,8 @@ put_whole(struct postgres *p, const struct batch_view *b, const char *ledger,
  * eight bytes): then no row shall be rejected.
  */
 static enum store_status
-put_refused(struct postgres *p, const struct batch_view *b, const char *ledger, uint64_t *rejected,
-	    struct store_error *err)
+put_refused(struct postgres *p, const struct pg_shape *shape, const char *ledger,
+	    uint64_t *rejected, struct store_error *err)
 {
 	const struct pg_guard before = p->guard;
 	enum store_status st = read_columns(p, err);
@@ -188,11 +217,30 @@ put_refused(struct postgres *p, const struct batch_view *b, const char *ledger, 
 	if (st != STORE_OK)
 		return st;
 	if (strcmp(before.sql, p->guard.sql) != 0) { /* to another type that will do */
-		st = put_whole(p, b, ledger, err);
+		st = put_whole(p, shape, ledger, err);
 		if (!is_refused(p, st, err))
 			return st;
 	}
-	return isolate(&p->c, b, p->settings, ledger, rejected, err);
+	return isolate(&p->c, &shape->kept, p->settings, ledger, NULL, rejected, err);
+}
+
+static enum store_status
+put_shaped(struct postgres *p, struct pg_shape *shape, const char *ledger, uint64_t *rejected,
+	   struct store_error *err)
+{
+	enum store_status st;
+
+	if (shape->refused.rows.rows)
+		return isolate(&p->c, &shape->kept, p->settings, ledger, &shape->refused, rejected,
+			       err);
+	st = put_whole(p, shape, ledger, err);
+	if (st != STORE_OK && shape->direct && !is_refused(p, st, err))
+		st = put_again(p, shape, st, ledger, err);
+	if (is_refused(p, st, err)) {
+		shape->direct = false;
+		st = put_refused(p, shape, ledger, rejected, err);
+	}
+	return st;
 }
 
 /*
@@ -254,15 +302,19 @@ postgres_put(struct store *store, const struct batch_view *b, struct store_resul
 {
 	struct postgres *p = (struct postgres *)store;
 	struct store_error second;
+	struct pg_shape shape;
 	uint64_t rejected = 0;
 	char ledger[LEDGER_MAX];
 	enum store_status st;
 	bool repeated;
 
 	ledger_sql(ledger, b);
-	st = put_whole(p, b, ledger, err);
-	if (is_refused(p, st, err))
-		st = put_refused(p, b, ledger, &rejected, err);
+	st = pg_shape(&p->shaper, &p->c, b, &shape, err);
+	if (st == STORE_OK)
+		st = put_shaped(p, &shape, ledger, &rejected, err);
+	if (st == STORE_OK)
+		pg_shape_log(&shape);
+	pg_shape_done(&shape);
 	repeated = st != STORE_OK && is_repeated(p);
 	/* isolate() leaves its transaction behind; another rollback does no harm */
 	if (st != STORE_OK && PQtransactionStatus(p->c.pg) != PQTRANS_IDLE && !err->reconnect &&
@@ -271,7 +323,8 @@ postgres_put(struct store *store, const struct batch_view *b, struct store_resul
 	if (repeated && !err->reconnect)
 		return settle(p, b, ret, err);
 	if (st == STORE_OK)
-		*ret = (struct store_result){.stored = b->rows - rejected, .rejected = rejected};
+		*ret = (struct store_result){
+		    .stored = b->rows - rejected, .rejected = rejected, .direct = shape.direct};
 	return st;
 }
 
@@ -285,15 +338,17 @@ postgres_maintain(struct store *store, const char *collector, uint64_t floor,
 	char below[24], keep[24];
 	const char *values[] = {collector, below, keep};
 	const struct pg_params params = {.n = 3, .values = values};
+	enum store_status st;
 
 	(void)snprintf(below, sizeof(below), "%" PRIu64,
 		       floor < INT64_MAX ? floor : (uint64_t)INT64_MAX);
 	(void)snprintf(keep, sizeof(keep), "%" PRIu64, p->conf->database.ledger_keep_ms);
-	return pg_query_params(&p->c,
-			       "DELETE FROM metric_collectord.batches"
-			       " WHERE collector = $1::uuid AND batch < $2::bigint AND stored_at <"
-			       " pg_catalog.now() - $3::bigint * interval '1 millisecond'",
-			       &params, NULL, err);
+	st = pg_query_params(&p->c,
+			     "DELETE FROM metric_collectord.batches"
+			     " WHERE collector = $1::uuid AND batch < $2::bigint AND stored_at <"
+			     " pg_catalog.now() - $3::bigint * interval '1 millisecond'",
+			     &params, NULL, err);
+	return st == STORE_OK ? pg_shaper_refresh(&p->shaper, &p->c, err) : st;
 }
 
 /*

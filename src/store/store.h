@@ -40,6 +40,7 @@ struct store_result {
 	uint64_t stored;
 	uint64_t rejected; /* rows that went to the rejected table */
 	bool repeated;     /* an earlier try had committed it */
+	bool direct;       /* it went straight into compressed storage */
 };
 
 struct store;

@@ -20,7 +20,7 @@ struct store_error err;
 struct batch_view view;
 
 static uint8_t frames[BATCH_ROWS * 40];
-static struct store_result result;
+struct store_result result;
 
 /* ---- the server, asked directly ---- */
 
@@ -119,6 +119,7 @@ new_conf(void)
 	conf.database.ledger_keep_ms = 3600000;
 	conf.database.timescaledb = CONF_OFF;
 	conf.table.chunk_interval_us = UINT64_C(86400000000);
+	conf.table.max_new_chunks = 16;
 	stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ck_assert_int_ge(stop_fd, 0);
 	log_set_level(LOG_ERR);

@@ -26,6 +26,7 @@ extern struct conf conf;
 extern int stop_fd;
 extern struct store_error err;
 extern struct batch_view view;
+extern struct store_result result; /* of the last put() */
 
 /* ---- the server, asked directly ---- */
 
