@@ -333,7 +333,8 @@ write_batch(struct writer *w, struct batch *b)
 		  LOG_F64("seconds", (double)(clock_ms() - start_ms) / 1000),
 		  b->rejected ? LOG_U64("rejected", b->rejected) : LOG_NONE,
 		  b->lost ? LOG_U64("lost", b->lost) : LOG_NONE,
-		  b->repeated ? LOG_BOOL("repeated", true) : LOG_NONE);
+		  b->repeated ? LOG_BOOL("repeated", true) : LOG_NONE,
+		  res.direct ? LOG_BOOL("direct_compress", true) : LOG_NONE);
 	went_well(w); /* first: who sees the batch stored sees the status that goes with it */
 	queue_done(q, b);
 }
