@@ -1,12 +1,13 @@
 #!/bin/sh
 # Builds the packages and tries them in a booted system: systemd in a container, made of this machine's Debian.
 #
-# Usage: sh tests/packaging/run.sh [deb] [service] [postgresql] [rpm]
+# Usage: sh tests/packaging/run.sh [deb] [service] [postgresql] [rpm] [container]
 #
 #   deb         Debian package: installation, sandbox, upgrade under load, instances, removal
 #   service     journal, status line, reload, watchdog, failures
 #   postgresql  the package's own test (autopkgtest): a metric in a real PostgreSQL
 #   rpm         RPM package: files and owners, installation, upgrade, removal
+#   container   the image: size, user, health, stop; where docker or podman is there
 #
 # Without arguments, all of them.  Needs root and Debian; installs what is missing.  What was built and the
 # logs are in build-run/packaging/, or in $RUN_DIR/packaging.
@@ -24,6 +25,7 @@ look() {
 	need debhelper debhelper command -v dh
 	need dpkg-dev dpkg-dev command -v dpkg-buildpackage
 	need fakeroot fakeroot command -v fakeroot
+	need jq jq command -v jq
 	need lintian lintian command -v lintian
 	need mmdebstrap mmdebstrap command -v mmdebstrap
 	need rpm rpm-build command -v rpmbuild
@@ -46,7 +48,7 @@ quietly() {
 }
 
 # What the package depends on, and what the tests call.
-included=systemd,systemd-sysv,dbus,procps,libpq5,libsqlite3-0,libconfuse2,libsystemd0,sqlite3,jq,postgresql,rpm
+included=systemd,systemd-sysv,dbus,procps,libpq5,libsqlite3-0,libconfuse2,libsystemd0,sqlite3,jq,postgresql,rpm,cpio
 
 # Made once; remove the directory for a fresh one.
 make_root() {
@@ -110,7 +112,7 @@ command -v apt-get >/dev/null || {
 	echo "$0: needs Debian" >&2
 	exit 2
 }
-wanted=${*:-deb service postgresql rpm}
+wanted=${*:-deb service postgresql rpm container}
 install_needed
 if [ -n "${RUN_DIR:-}" ]; then
 	mkdir -p "$RUN_DIR" && run=$(cd "$RUN_DIR" && pwd) || exit 1
@@ -138,6 +140,10 @@ for test in $wanted; do
 	rpm)
 		build_rpms
 		booted "$test" "sh inside/rpm.sh"
+		;;
+	container)
+		say "container"
+		sh "$here/container.sh" || failed="$failed container"
 		;;
 	*)
 		echo "$test: no such test" >&2
