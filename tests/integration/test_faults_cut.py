@@ -18,8 +18,8 @@ def through(database, proxy):
 
 
 # A batch of 2,000 rows is about 90,000 bytes up, and 100 to 300 down.
-UP = [0, 1, 5, 50, 100, 200, 300, 400, 500, 1000, 5000, 10000, 30000, 50000, 70000, 80000]
-DOWN = [*range(0, 120, 6), 130, 150, 180, 200, 230, 260]
+UP = [0, 1, 5, 10, 50, *range(100, 600, 50), 1000, 2000, 5000, *range(10000, 90000, 10000)]
+DOWN = [*range(0, 120, 4), 130, 150, 180, 200, 230, 260]
 
 
 @pytest.mark.parametrize("direction, counts", [("up", UP), ("down", DOWN)])

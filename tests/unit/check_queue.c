@@ -303,6 +303,34 @@ START_TEST(level2_flushes_for_an_idle_writer)
 }
 END_TEST
 
+/* With a backlog no writer waits for long; one batch at a time is sealed for those who ask. */
+START_TEST(level2_does_not_wait_behind_a_backlog)
+{
+	struct queue_wait first = new_wait(), second = new_wait();
+	uint64_t asked, number = 0;
+
+	for (uint64_t i = 0; i < 5; i++) {
+		(void)put(1, i);
+		queue_seal(queue);
+	}
+	asked = put(1, 10);
+	ck_assert_int_eq(queue_wait(queue, &first, 2, asked), QUEUE_WAIT_PENDING);
+	queue_turn(queue);
+	ck_assert_int_eq(queue_wait(queue, &second, 2, put(1, 20)), QUEUE_WAIT_PENDING);
+	queue_turn(queue); /* no writer has the first one yet: others may still join */
+	ck_assert_uint_eq(put(1, 30), asked + 1);
+	atomic_store(&woken, 0);
+	for (int i = 0; i < 2 && number != asked; i++)
+		number = take()->number;
+	ck_assert_uint_eq(number, asked);
+	ck_assert_int_gt(atomic_load(&woken), 0);
+	queue_turn(queue);
+	ck_assert_uint_eq(put(1, 40), asked + 2);
+	queue_unwait(queue, &first);
+	queue_unwait(queue, &second);
+}
+END_TEST
+
 START_TEST(kick_ends_take_and_sleep)
 {
 	pthread_t thread;
@@ -527,6 +555,7 @@ suite(void)
 	tcase_add_test(tc, level2_fails_when_rows_were_lost_to_damage);
 	tcase_add_test(tc, a_wait_that_is_given_up_is_not_called);
 	tcase_add_test(tc, level2_flushes_for_an_idle_writer);
+	tcase_add_test(tc, level2_does_not_wait_behind_a_backlog);
 	tcase_add_test(tc, kick_ends_take_and_sleep);
 	suite_add_tcase(s, tc);
 	tc = tcase_create("spool");
