@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <pwd.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,10 +42,16 @@ pg_cluster_find(char bin[256])
 	return found;
 }
 
-/* Runs a program of the server's as its user; what it says goes to the file "log". */
+#define ARGS_MAX 16
+
+/*
+ * Runs argv[0], a program of the server's, as its user; what it says goes to the file "log".  It is
+ * given its whole path, beside which it looks for the others.
+ */
 static int
-run(const struct pg_cluster *c, const char *program, const char *const *argv)
+run(const struct pg_cluster *c, const char *const *argv)
 {
+	const char *args[ARGS_MAX] = {NULL};
 	char path[300], log[64];
 	pid_t pid = fork();
 	int status, fd;
@@ -54,7 +61,10 @@ run(const struct pg_cluster *c, const char *program, const char *const *argv)
 		ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 		return status;
 	}
-	(void)snprintf(path, sizeof(path), "%s/%s", c->bin, program);
+	(void)snprintf(path, sizeof(path), "%s/%s", c->bin, argv[0]);
+	args[0] = path;
+	for (int i = 1; argv[i] && i < ARGS_MAX - 1; i++)
+		args[i] = argv[i];
 	(void)snprintf(log, sizeof(log), "%s/log", c->dir);
 	if (geteuid() == 0 &&
 	    (setgroups(0, NULL) != 0 || setgid(c->gid) != 0 || setuid(c->uid) != 0))
@@ -62,7 +72,7 @@ run(const struct pg_cluster *c, const char *program, const char *const *argv)
 	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (fd < 0 || chdir(c->dir) != 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0)
 		_exit(126);
-	execv(path, (char *const *)argv);
+	execv(path, (char *const *)(uintptr_t)args);
 	_exit(127);
 }
 
@@ -128,10 +138,10 @@ pg_cluster_start(struct pg_cluster *c, const char *setting)
 	(void)snprintf(c->dir, sizeof(c->dir), "/tmp/mc-pg-XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(c->dir));
 	choose_user(c);
-	status = run(c, "initdb", init);
+	status = run(c, init);
 	if (status == 0) {
 		configure(c, setting);
-		status = run(c, "pg_ctl", start);
+		status = run(c, start);
 	}
 	if (status != 0) {
 		show_log(c);
@@ -146,7 +156,7 @@ pg_cluster_stop(struct pg_cluster *c)
 	const char *const stop[] = {"pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop", NULL};
 	pid_t pid;
 
-	(void)run(c, "pg_ctl", stop);
+	(void)run(c, stop);
 	pid = fork();
 	if (pid == 0) {
 		(void)execlp("rm", "rm", "-rf", c->dir, (char *)NULL);
