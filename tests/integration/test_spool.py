@@ -45,7 +45,10 @@ def assert_clean(new_collector, store, directory, expected):
 
 def read_as_root_is_refused():
     """Root may read anything, unless started without that right."""
-    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if os.geteuid() != 0:
+        return []
+    rights = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--inh-caps={rights}", f"--bounding-set={rights}"]
 
 
 # ---- damage ----
