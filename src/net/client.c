@@ -10,8 +10,9 @@
 #include "service/clock.h"
 #include "service/log.h"
 
-#define DRAIN_READS 32 /* per client at stop, more than a socket holds: a sender may never pause \
-			*/
+#define DRAIN_READS                                                                  \
+	32 /* per client at stop, more than a socket holds: a sender may never pause \
+	    */
 
 /* ---- states ---- */
 
@@ -70,7 +71,7 @@ list_append(struct clients *cs, struct client *c)
 	cs->newest = c;
 }
 
-static void
+void
 client_touch(struct client *c)
 {
 	c->active_ms = clock_ms();
@@ -80,19 +81,32 @@ client_touch(struct client *c)
 	list_append(c->set, c);
 }
 
+/* A peer can bring offences about as often as it likes: they are limited. */
+static void
+log_disconnect(const struct client *c, const char *reason)
+{
+	char peer[ADDRESS_TEXT_MAX];
+
+	if (strcmp(reason, "protocol_error") == 0)
+		log_event_limited(LOG_WARNING, "client_disconnected/protocol_error",
+				  "client_disconnected", LOG_STR("client", client_name(c, peer)),
+				  LOG_U64("frames", c->frames), LOG_U64("refused", c->refused),
+				  LOG_STR("reason", reason));
+	else if (log_enabled(LOG_DEBUG))
+		log_event(LOG_DEBUG, "client_disconnected", LOG_STR("client", client_name(c, peer)),
+			  LOG_U64("frames", c->frames), LOG_U64("refused", c->refused),
+			  LOG_STR("reason", reason));
+}
+
 /* Closes the socket at once; the memory goes at the end of the turn. */
 void
 client_close(struct client *c, const char *reason)
 {
 	struct clients *cs = c->set;
-	char peer[ADDRESS_TEXT_MAX];
-	bool offence = strcmp(reason, "protocol_error") == 0;
 
 	if (c->state == CLIENT_CLOSED)
 		return;
-	log_event(offence ? LOG_WARNING : LOG_DEBUG, "client_disconnected",
-		  LOG_STR("client", client_name(c, peer)), LOG_U64("frames", c->frames),
-		  LOG_U64("refused", c->refused), LOG_STR("reason", reason));
+	log_disconnect(c, reason);
 	c->state = CLIENT_CLOSED;
 	(void)loop_io_set(&c->io, c->fd, 0);
 	(void)close(c->fd);
@@ -325,8 +339,9 @@ clients_tick(struct clients *cs)
 		return;
 	for (c = cs->oldest; c && now_ms - c->active_ms >= timeout_ms; c = next) {
 		next = c->next;
-		/* One that waits for us is not to blame for its silence. */
-		if (c->state != CLIENT_OPEN || c->n_syncs)
+		/* One that waits for us is not to blame for its silence, unless it takes no answer.
+		 */
+		if (!client_wants_write(c) && (c->state != CLIENT_OPEN || c->n_syncs))
 			continue;
 		cs->stats->clients_timed_out++;
 		client_close(c, "timeout");

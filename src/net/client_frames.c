@@ -177,6 +177,8 @@ client_parse(struct client *c, const uint8_t *buf, size_t len)
 				log_metric(c, &f);
 		} else {
 			run_flush(&run, c);
+			if (c->state == CLIENT_CLOSED) /* it has just lost what it waits for */
+				break;
 			if (f.kind == FRAME_SYNC) {
 				c->refused_in_row = 0;
 				client_sync(c, &f);
@@ -196,7 +198,8 @@ client_keep(struct client *c, const uint8_t *p, size_t len)
 	c->kept = 0;
 	if (c->state == CLIENT_CLOSED)
 		return;
-	if (len <= TAIL_MAX) {
+	/* Once it may ask no more, even a few bytes can be whole frames, to be parsed later. */
+	if (len == 0 || (len <= TAIL_MAX && c->n_syncs < CLIENT_SYNCS_MAX)) {
 		memcpy(c->tail, p, len);
 	} else {
 		c->stash = malloc(len);

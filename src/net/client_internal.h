@@ -46,7 +46,7 @@ struct client {
 	unsigned n_syncs;
 	unsigned sent; /* bytes of the first answer that the socket has taken */
 
-	uint8_t *stash; /* what could not be parsed yet and is longer than tail */
+	uint8_t *stash; /* what could not be parsed yet: longer than tail, or behind a question */
 	size_t kept;    /* bytes in stash, or else in tail */
 	uint8_t tail[TAIL_MAX];
 	socklen_t peer_len;
@@ -68,6 +68,7 @@ struct clients {
 const char *client_name(const struct client *c, char buf[ADDRESS_TEXT_MAX]);
 void client_watch(struct client *c); /* for what its state wants now */
 void client_close(struct client *c, const char *reason);
+void client_touch(struct client *c); /* it has shown life, or it is its turn now */
 
 /* client_frames.c */
 

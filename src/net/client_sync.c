@@ -49,6 +49,7 @@ answers_sent(struct client *c, size_t len)
 {
 	struct stats *stats = c->set->stats;
 
+	client_touch(c);
 	len += c->sent;
 	for (; len >= FRAME_ANSWER_SIZE; len -= FRAME_ANSWER_SIZE) {
 		if (c->syncs->level == 1)
@@ -111,8 +112,10 @@ sync_ready(void *arg, bool ok)
 		return;
 	}
 	s->done = true;
-	if (c->syncs == s)
+	if (c->syncs == s) {
+		client_touch(c); /* until now it waited for us */
 		client_answer(c);
+	}
 }
 
 void

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "net/client.h"
@@ -358,6 +359,58 @@ START_TEST(silent_clients_time_out_unless_they_wait_for_us)
 }
 END_TEST
 
+static void
+silence(uint64_t ms)
+{
+	const struct timespec ts = {.tv_nsec = (long)ms * 1000000};
+
+	(void)nanosleep(&ts, NULL);
+}
+
+/* It waited for us longer than client_timeout: its time begins with the answer. */
+START_TEST(an_answer_is_no_silence)
+{
+	int fd;
+
+	conf.client_timeout_ms = 50;
+	fd = connect_client();
+	send_metrics(fd, 1);
+	send_sync(fd, 1, 2);
+	await(&stats.received, 1);
+	silence(60);
+	conf.client_timeout_ms = 60000;
+	store_all();
+	conf.client_timeout_ms = 50;
+	clients_tick(clients);
+	ck_assert_uint_eq(stats.clients, 1);
+	expect_answer(fd, 1, 0);
+	(void)close(fd);
+}
+END_TEST
+
+START_TEST(a_client_that_takes_no_answers_times_out)
+{
+	const size_t n = 100000; /* more answers than the sockets hold */
+	uint8_t frame[FRAME_FIXED];
+	size_t len = frame_encode_sync(frame, 1, 2);
+	int fd = connect_client();
+
+	for (size_t i = 0; i < n && send(fd, frame, len, MSG_NOSIGNAL) == (ssize_t)len; i++)
+		ck_assert_int_eq(loop_turn(loop, 0), 0);
+	while (clients_waiting(clients) < CLIENT_SYNCS_MAX) {
+		(void)send(fd, frame, len, MSG_NOSIGNAL);
+		ck_assert_int_eq(loop_turn(loop, 0), 0);
+	}
+	conf.client_timeout_ms = 20;
+	while (stats.clients) {
+		silence(10);
+		clients_tick(clients);
+	}
+	ck_assert_uint_eq(stats.clients_timed_out, 1);
+	(void)close(fd);
+}
+END_TEST
+
 START_TEST(a_full_queue_pauses_clients_and_loses_nothing)
 {
 	int fd;
@@ -474,6 +527,57 @@ START_TEST(unread_answers_are_limited)
 }
 END_TEST
 
+/* So few bytes behind the last question that they fit where an unfinished frame is kept. */
+START_TEST(frames_behind_the_last_question_are_not_forgotten)
+{
+	uint8_t buf[(CLIENT_SYNCS_MAX + 3) * FRAME_MAX];
+	int fd = connect_client();
+	size_t len = add_metric(buf, 0);
+
+	for (unsigned i = 0; i < CLIENT_SYNCS_MAX; i++)
+		len += frame_encode_sync(buf + len, i, 2);
+	len += add_metric(buf + len, 1);
+	len += frame_encode_sync(buf + len, CLIENT_SYNCS_MAX, 2);
+	send_all(fd, buf, len);
+	ck_assert_int_eq(shutdown(fd, SHUT_WR), 0);
+	await(&stats.received, 1);
+	store_all();
+	await(&stats.received, 2);
+	store_all();
+	for (unsigned i = 0; i <= CLIENT_SYNCS_MAX; i++)
+		expect_answer(fd, i, 0);
+	expect_closed(fd);
+	ck_assert_uint_eq(stats.truncated_frames, 0);
+	(void)close(fd);
+}
+END_TEST
+
+/* Its own metrics push those out that its first question is about: it ends while it is read. */
+START_TEST(a_question_behind_dropped_metrics_is_not_asked)
+{
+	uint8_t buf[20 * FRAME_MAX];
+	size_t len = 0;
+	int fd;
+
+	conf.buffer.memory_limit = 8 * (FRAME_FIXED + 6);
+	conf.buffer.overflow = CONF_DROP_OLDEST;
+	queue_set_conf(queue, &conf);
+	fd = connect_client();
+	send_metrics(fd, 9);
+	send_sync(fd, 1, 2);
+	await(&stats.received, 9);
+	ck_assert_uint_eq(clients_waiting(clients), 1);
+	for (unsigned i = 0; i < 9; i++)
+		len += add_metric(buf + len, i);
+	len += frame_encode_sync(buf + len, 2, 2);
+	send_all(fd, buf, len);
+	expect_closed(fd);
+	ck_assert_uint_eq(clients_waiting(clients), 0);
+	store_all(); /* whoever waits is told */
+	(void)close(fd);
+}
+END_TEST
+
 START_TEST(dropped_metrics_are_never_acknowledged)
 {
 	int fd;
@@ -541,10 +645,14 @@ suite(void)
 	tcase_add_test(tc, an_unfinished_frame_at_the_end_is_counted);
 	tcase_add_test(tc, max_clients_and_strangers_are_closed_at_once);
 	tcase_add_test(tc, silent_clients_time_out_unless_they_wait_for_us);
+	tcase_add_test(tc, an_answer_is_no_silence);
+	tcase_add_test(tc, a_client_that_takes_no_answers_times_out);
 	tcase_add_test(tc, a_full_queue_pauses_clients_and_loses_nothing);
 	tcase_add_test(tc, answers_come_in_order_with_refused_counts);
 	tcase_add_test(tc, answers_after_half_close);
 	tcase_add_test(tc, unread_answers_are_limited);
+	tcase_add_test(tc, frames_behind_the_last_question_are_not_forgotten);
+	tcase_add_test(tc, a_question_behind_dropped_metrics_is_not_asked);
 	tcase_add_test(tc, dropped_metrics_are_never_acknowledged);
 	tcase_add_test(tc, drain_reads_what_the_sockets_hold);
 	tcase_add_test(tc, drain_lets_waiting_clients_have_their_answers);
