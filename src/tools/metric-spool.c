@@ -200,9 +200,9 @@ struct totals {
 };
 
 static int
-status_file(struct tool *t, const struct look_entry *e, struct totals *sums)
+status_file(struct tool *t, const struct look_entry *e, bool live, struct totals *sums)
 {
-	struct look l = {.dir = t->dir};
+	struct look l = {.dir = t->dir, .live = live};
 	struct totals *sum = &sums[e->kept];
 	int r = look_at(&l, e, true);
 
@@ -264,7 +264,7 @@ command_status(struct tool *t, char **argv)
 		(void)printf("%-27s %-8s %10s %12s %27s %27s\n", "FILE", "STATE", "ROWS", "BYTES",
 			     "OLDEST", "NEWEST");
 	for (size_t i = 0; i < t->n; i++)
-		if (status_file(t, &t->entries[i], sums) != EXIT_SUCCESS)
+		if (status_file(t, &t->entries[i], lock == -1, sums) != EXIT_SUCCESS)
 			status = EXIT_FAILURE;
 	print_totals(t, "waiting", &sums[false]);
 	if (sums[true].batches || t->json)

@@ -94,6 +94,10 @@ judge(struct look *l, bool header_sound)
 	const struct spool_summary *sealed = &l->header.summary;
 	bool short_of = false;
 
+	if (l->live && l->size < SPOOL_FILE_HEADER) {
+		l->state = LOOK_OPEN;
+		return;
+	}
 	if (!header_sound) {
 		l->damaged += l->size < SPOOL_FILE_HEADER ? l->size : SPOOL_FILE_HEADER;
 		if (l->print)

@@ -24,10 +24,11 @@ enum look_state {
 	LOOK_DAMAGED, /* some of it is lost */
 };
 
-/* The caller sets the first four (all may be zero but dir), look_at() the others. */
+/* The caller sets the first five (all may be zero but dir), look_at() the others. */
 struct look {
 	const char *dir; /* borrowed */
 	bool print;      /* a line on stdout for each damage */
+	bool live;       /* a daemon has the spool: a file may have no header yet */
 	void (*block)(void *arg, const uint8_t *frames, uint32_t len); /* gets the sound blocks */
 	void *arg;
 
