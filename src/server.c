@@ -276,6 +276,7 @@ server_apply(struct server *s, struct conf *conf)
 			  LOG_STR("error", "log.target: the journal cannot be reached"));
 	queue_set_conf(s->queue, conf);
 	clients_set_conf(s->clients, conf);
+	clients_resume(s->clients); /* another policy may not make them wait */
 	listeners_set_conf(s->listeners, conf);
 	loop_timer_set(&s->flush, conf->batch.interval_ms, conf->batch.interval_ms);
 	if (ch.writers && s->writers) {

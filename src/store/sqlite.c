@@ -257,7 +257,7 @@ sqlite_maintain(struct store *base, const char *collector, uint64_t floor, struc
 	struct iso_time before = ISO_TIME_NONE;
 	int rc;
 
-	bind_batch(st, collector, floor);
+	bind_batch(st, collector, floor < INT64_MAX ? floor : INT64_MAX);
 	bind_time(st, 3, &before, now_us > keep_us ? now_us - keep_us : 0);
 	rc = sqlite_db_run(s, ST_LEDGER_SETTLE);
 	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);

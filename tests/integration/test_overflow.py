@@ -129,3 +129,23 @@ def test_a_backlog_on_disk_does_not_need_memory(start_collector, own_cluster):
     own_cluster.start()
     database.wait_count(count, timeout=60)
     assert_contiguous(database, 0, count - 1)
+
+
+def test_reload_of_the_policy_frees_paused_clients(start_collector, own_cluster):
+    """The buffer stays full: only the policy can let those go on whom "block" has paused."""
+    count = 600_000
+    database = own_cluster.database("postgres")
+    collector = start_collector(database, buffer__spool="", **SMALL)
+    thread = threading.Thread(target=collector.send, args=(series("m", count),))
+    thread.start()
+    try:
+        collector.wait_event("buffer_full")
+        collector.write_conf(buffer__overflow="drop_newest")
+        collector.reload()
+        thread.join(60)
+        assert not thread.is_alive()
+    finally:
+        own_cluster.start()
+        thread.join()
+    statistics = collector.wait_statistics(received=count)
+    assert statistics["dropped"] > 0

@@ -777,6 +777,18 @@ START_TEST(maintain_settles_old_rows_below_the_floor)
 }
 END_TEST
 
+/* Nothing is under way: then every number is below the floor. */
+START_TEST(maintain_without_a_floor_settles_everything_old)
+{
+	must_open();
+	ck_assert_int_eq(put(1, three, 3), STORE_OK);
+	execute(path, "UPDATE metric_collectord_batches SET "
+		      "stored_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-25 hours')");
+	ck_assert_int_eq(store_maintain(store, COLLECTOR, UINT64_MAX, &err), STORE_OK);
+	assert_query(path, COUNT_LEDGER, "0\n");
+}
+END_TEST
+
 START_TEST(missing_batches)
 {
 	uint64_t numbers[] = {1, 2, 3, 4, 5};
@@ -840,6 +852,7 @@ add_tests(TCase *tc)
 	tcase_add_loop_test(tc, usual_queries_use_an_index, 0, (int)COUNT(indexed));
 	tcase_add_test(tc, is_in_wal_mode);
 	tcase_add_test(tc, maintain_settles_old_rows_below_the_floor);
+	tcase_add_test(tc, maintain_without_a_floor_settles_everything_old);
 	tcase_add_test(tc, missing_batches);
 }
 
