@@ -220,6 +220,11 @@ def test_live_spool(metric_spool, new_collector, sqlite_store, tmp_path):
             assert (result.returncode, result.stderr) == (0, "")
             assert f"in use by process {collector.pid}\n" in result.stdout
             assert f"waiting: batches 1, rows {first + 100}," in result.stdout
+        fresh = directory / spoolfile.name(999)  # as the daemon makes it: its header follows
+        fresh.touch()
+        lines = metric_spool("-d", directory, "status", "-j").stdout.splitlines()
+        assert {json.loads(line).get("state") for line in lines} == {"open", None}
+        fresh.unlink()
         before = spoolfile.snapshot(directory)
         for command in (["check"], ["cat"], ["repair"], ["repair", "--apply"], ["export", output]):
             result = metric_spool("-d", directory, *command)
