@@ -25,8 +25,8 @@ RUN apt-get update && \
 	useradd --system --uid 999 --gid 999 --no-create-home --home-dir /var/lib/metric-collectord \
 		--shell /usr/sbin/nologin metric-collectord && \
 	install -d -m 750 -o metric-collectord -g metric-collectord /var/lib/metric-collectord && \
-	rm -rf /usr/lib/*/perl* /usr/share/perl* /usr/share/doc/* /usr/share/man/* /usr/share/locale/* \
-		/var/cache/* /var/lib/apt/* /var/log/*
+	rm -rf /usr/bin/apt* /usr/bin/perl* /usr/lib/*/perl* /usr/share/perl* /usr/share/doc/* \
+		/usr/share/man/* /usr/share/locale/* /var/cache/* /var/lib/apt/* /var/log/*
 COPY --from=build /out/ /
 
 # One layer, without what was removed.
