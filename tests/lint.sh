@@ -1,8 +1,9 @@
 #!/bin/sh
-# Static analysis: cppcheck and scan-build over the sources, shellcheck over the scripts,
-# mandoc over the manual pages.  Says which tool is missing, and goes on without it.
+# Static analysis: cppcheck and scan-build over the sources, shellcheck over the scripts, mandoc over the
+# manual pages, systemd-analyze over the units, docker-compose over its file.  Says which tool is
+# missing, and goes on without it.
 # `make lint` calls it in the build directory, with $srcdir, $CPPFLAGS and $CFLAGS set.
-# Arguments choose some of the four.
+# Arguments choose some of them.
 # Lists of files are to be split:
 # shellcheck disable=SC2046
 set -u
@@ -36,10 +37,36 @@ sources() {
 scripts() {
 	find "$srcdir" -name 'build*' -prune -o -name .git -prune -o -name '*.sh' -print
 	echo "$srcdir/.ci/run"
+	echo "$srcdir/packaging/debian/metric-collectord.postrm"
+	echo "$srcdir/packaging/debian/tests/postgresql"
 }
 
 pages() {
 	find "$srcdir/man" -name '*.[1-9]'
+}
+
+# The units are in order, and hardly anything is left that the service could do to the system.
+units() {
+	dir=$(mktemp -d) || return 1
+	printf '#!/bin/sh\n' >"$dir/metric-collectord"
+	chmod 755 "$dir/metric-collectord"
+	cp "$srcdir/packaging/systemd/metric-collectord.socket" "$dir"
+	sh "$srcdir/packaging/systemd/expand.sh" "$srcdir/packaging/systemd/metric-collectord.service.in" \
+		"$dir" /etc >"$dir/metric-collectord.service" &&
+		sh "$srcdir/packaging/systemd/expand.sh" \
+			"$srcdir/packaging/systemd/metric-collectord@.service.in" "$dir" /etc \
+			>"$dir/metric-collectord@x.service" &&
+		systemd-analyze verify --man=no "$dir/metric-collectord.service" \
+			"$dir/metric-collectord.socket" "$dir/metric-collectord@x.service" &&
+		for unit in "$dir"/*.service; do
+			systemd-analyze security --no-pager --offline=true --threshold=15 "$unit" >"$dir/security" || {
+				cat "$dir/security"
+				break
+			}
+		done && [ "$unit" = "$dir/metric-collectord@x.service" ]
+	result=$?
+	rm -rf "$dir"
+	return $result
 }
 
 # The caller's flags are quoted for a shell.
@@ -57,7 +84,7 @@ if [ "${1:-}" = --compile ]; then
 	exit $status
 fi
 
-wanted=${*:-cppcheck scan-build shellcheck mandoc}
+wanted=${*:-cppcheck scan-build shellcheck mandoc systemd-analyze docker-compose}
 for tool in $wanted; do
 	have "$tool" || continue
 	case $tool in
@@ -74,6 +101,12 @@ for tool in $wanted; do
 		;;
 	mandoc)
 		check mandoc mandoc -T lint -W warning $(pages)
+		;;
+	systemd-analyze)
+		check systemd-analyze units
+		;;
+	docker-compose)
+		check docker-compose docker-compose -f "$srcdir/docker-compose.yml" config -q
 		;;
 	*)
 		echo "lint: $tool: unknown" >&2
