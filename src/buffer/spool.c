@@ -12,6 +12,7 @@
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "service/clock.h"
@@ -20,6 +21,9 @@
 #include "wire/crc32c.h"
 
 #define TEXT_MAX 128 /* identity and sequence are shorter */
+
+#define LOCK_TRIES 10
+#define LOCK_PAUSE_MS 20
 
 #define IDENTITY_TITLE "metric-collectord spool "
 #define IDENTITY_VERSION 1
@@ -91,6 +95,20 @@ dir_open(struct spool *s, char why[SPOOL_WHY_MAX])
 	return 0;
 }
 
+/* metric-spool status takes the lock for a moment to see whether it is taken. */
+static bool
+lock_is_taken(int fd)
+{
+	const struct timespec pause = {.tv_nsec = LOCK_PAUSE_MS * 1000000L};
+
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+			return false;
+		(void)nanosleep(&pause, NULL);
+	}
+	return true;
+}
+
 static int
 lock_take(struct spool *s, char why[SPOOL_WHY_MAX])
 {
@@ -102,7 +120,7 @@ lock_take(struct spool *s, char why[SPOOL_WHY_MAX])
 		r = -errno;
 		return refuse(why, r, "spool %s cannot be locked: %s", s->dir, strerror(-r));
 	}
-	if (flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+	if (lock_is_taken(s->lock_fd)) {
 		ssize_t n = pread(s->lock_fd, pid, sizeof(pid) - 1, 0);
 
 		pid[n < 0 ? 0 : n] = '\0';
