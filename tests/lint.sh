@@ -45,30 +45,6 @@ pages() {
 	find "$srcdir/man" -name '*.[1-9]'
 }
 
-# The units are in order, and hardly anything is left that the service could do to the system.
-units() {
-	dir=$(mktemp -d) || return 1
-	printf '#!/bin/sh\n' >"$dir/metric-collectord"
-	chmod 755 "$dir/metric-collectord"
-	cp "$srcdir/packaging/systemd/metric-collectord.socket" "$dir"
-	sh "$srcdir/packaging/systemd/expand.sh" "$srcdir/packaging/systemd/metric-collectord.service.in" \
-		"$dir" /etc >"$dir/metric-collectord.service" &&
-		sh "$srcdir/packaging/systemd/expand.sh" \
-			"$srcdir/packaging/systemd/metric-collectord@.service.in" "$dir" /etc \
-			>"$dir/metric-collectord@x.service" &&
-		systemd-analyze verify --man=no "$dir/metric-collectord.service" \
-			"$dir/metric-collectord.socket" "$dir/metric-collectord@x.service" &&
-		for unit in "$dir"/*.service; do
-			systemd-analyze security --no-pager --offline=true --threshold=15 "$unit" >"$dir/security" || {
-				cat "$dir/security"
-				break
-			}
-		done && [ "$unit" = "$dir/metric-collectord@x.service" ]
-	result=$?
-	rm -rf "$dir"
-	return $result
-}
-
 # The caller's flags are quoted for a shell.
 compile() {
 	eval "\"\$CC\" $CPPFLAGS $CFLAGS \"\$@\""
@@ -103,7 +79,7 @@ for tool in $wanted; do
 		check mandoc mandoc -T lint -W warning $(pages)
 		;;
 	systemd-analyze)
-		check systemd-analyze units
+		check systemd-analyze sh "$srcdir/tests/check-units.sh"
 		;;
 	docker-compose)
 		check docker-compose docker-compose -f "$srcdir/docker-compose.yml" config -q
