@@ -20,8 +20,8 @@ units='metric-collectord.service metric-collectord@x.service'
 # shellcheck disable=SC2086 # to be split
 systemd-analyze verify --man=no metric-collectord.socket $units || exit 1
 for unit in $units; do
-	systemd-analyze security --no-pager --offline=true --threshold=15 "./$unit" >security || {
-		cat security
+	systemd-analyze security --no-pager --offline=true --threshold=15 "./$unit" >report || {
+		cat report
 		exit 1
 	}
 done
