@@ -2,6 +2,7 @@
 # Builds and tests everything, on a fresh Debian, Ubuntu or Fedora too.
 #
 # Usage: sh tests/run.sh [--quick] [--only normal|asan|tsan] [-- PYTEST ARGUMENTS]
+#        sh tests/run.sh --packaging [TEST]...
 #
 # Installs what is missing (as root, or with a sudo that asks for no password),
 # then makes three builds and tests each:
@@ -11,14 +12,15 @@
 #   asan    AddressSanitizer and UBSan, poll loop, crash points; unit and integration tests
 #   tsan    ThreadSanitizer; the unit and the integration tests in which threads meet
 #
-# --quick is the normal build without the integration tests marked "slow".
+# --quick is the normal build without the integration tests marked "slow".  --packaging tries the packages instead,
+# in a booted system: see tests/packaging/run.sh.
 # Builds and logs go to build-run/, or to $RUN_DIR.
 # $runner is to be split:
 # shellcheck disable=SC2086
 set -u
 
 usage() {
-	sed -n '/^# Usage/s/^# //p' "$0" >&2
+	sed -n '/^# Usage/,/^#$/s/^# //p' "$0" >&2
 	exit 2
 }
 
@@ -27,6 +29,10 @@ only=
 while [ $# -gt 0 ]; do
 	case $1 in
 	--quick) quick=yes ;;
+	--packaging)
+		shift
+		exec sh "$(dirname "$0")/packaging/run.sh" "$@"
+		;;
 	--only)
 		[ $# -ge 2 ] || usage
 		only=$2
@@ -176,7 +182,7 @@ integration() {
 static_checks() {
 	say "static checks"
 	mkdir -p "$run/static"
-	step static lint sh "$source/tests/lint.sh" shellcheck mandoc &&
+	step static lint sh "$source/tests/lint.sh" shellcheck mandoc systemd-analyze &&
 		grep skipped "$run/static/lint.log"
 	step static format sh "$source/tests/format.sh" --check
 }
