@@ -1,20 +1,4 @@
--- The table of metrics, and the schema in which the daemon keeps its books.
---
--- "metrics" is not qualified: it lies where search_path says, as a rule in "public".
--- An existing table of that name and these columns is taken as it is.
-
-CREATE TABLE IF NOT EXISTS metrics (
-	time        timestamptz      NOT NULL,
-	-- Byte order: comparing is a memcmp(), batches are sorted likewise, and LIKE 'cpu.%' can use
-	-- the index.
-	metric_name text COLLATE "C" NOT NULL,
-	value       double precision NOT NULL
-);
-
--- The newest rows, and everything in a stretch of time.
-CREATE INDEX IF NOT EXISTS metrics_time_idx ON metrics (time DESC);
--- One metric's newest row, and its stretch of time.
-CREATE INDEX IF NOT EXISTS metrics_metric_name_time_idx ON metrics (metric_name, time DESC);
+-- The schema in which the daemon keeps its books, the table of metrics, and what readers use.
 
 CREATE SCHEMA IF NOT EXISTS metric_collectord;
 COMMENT ON SCHEMA metric_collectord IS 'the books of metric-collectord';
@@ -78,6 +62,33 @@ CREATE TABLE IF NOT EXISTS metric_collectord.policies (
 	CONSTRAINT policies_pkey PRIMARY KEY (policy)
 );
 COMMENT ON TABLE metric_collectord.policies IS 'what the daemon has set from its configuration';
+
+-- ---- metrics ----
+
+-- "metrics" is not qualified: it lies where search_path says, as a rule in "public".
+-- An existing table of that name and these columns is taken as it is.  A new one is partitioned by
+-- time; the daemon makes the partitions, or a hypertable of it where there is TimescaleDB.
+DO $$
+BEGIN
+	IF to_regclass('metrics') IS NOT NULL THEN
+		RETURN;
+	END IF;
+	CREATE TABLE metrics (
+		time        timestamptz      NOT NULL,
+		-- Byte order: comparing is a memcmp(), batches are sorted likewise, and LIKE 'cpu.%'
+		-- can use the index.
+		metric_name text COLLATE "C" NOT NULL,
+		value       double precision NOT NULL
+	) PARTITION BY RANGE (time);
+	CREATE TABLE metrics_default PARTITION OF metrics DEFAULT;
+	INSERT INTO metric_collectord.policies (policy, value) VALUES ('partitions', 'metrics');
+END
+$$;
+
+-- The newest rows, and everything in a stretch of time.
+CREATE INDEX IF NOT EXISTS metrics_time_idx ON metrics (time DESC);
+-- One metric's newest row, and its stretch of time.
+CREATE INDEX IF NOT EXISTS metrics_metric_name_time_idx ON metrics (metric_name, time DESC);
 
 -- ---- for readers; see metric-collectord-sql(7) ----
 

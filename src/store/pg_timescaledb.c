@@ -33,6 +33,50 @@ static const char is_hypertable_sql[] =
     " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = h.hypertable_name"
     " WHERE c.oid = 'metrics'::pg_catalog.regclass";
 
+/*
+ * A table that the migrations have partitioned cannot become a hypertable: another takes its place,
+ * and its rows move.  Indexes get their names back that way.
+ */
+static const char replace_sql[] =
+    "DO $$ DECLARE"
+    " old pg_catalog.regclass := 'metrics'::pg_catalog.regclass;"
+    " home text := (SELECT relnamespace::pg_catalog.regnamespace FROM pg_catalog.pg_class"
+    "  WHERE oid = old);"
+    " r record; "
+    "BEGIN"
+    " IF NOT EXISTS (SELECT FROM metric_collectord.policies WHERE policy = 'partitions')"
+    "  OR (SELECT relkind FROM pg_catalog.pg_class WHERE oid = old) <> 'p' THEN RETURN; END IF;"
+    " IF EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = old AND NOT tgisinternal) THEN"
+    "  RAISE EXCEPTION 'metrics is partitioned, and its triggers are in the way'"
+    "    USING ERRCODE = '0A000'; END IF;"
+    " FOR r IN SELECT c.relname, x.indexrelid::pg_catalog.regclass AS name"
+    "  FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class c ON c.oid = x.indexrelid"
+    "  WHERE x.indrelid = old LOOP"
+    "  EXECUTE pg_catalog.format('ALTER INDEX %s RENAME TO %I', r.name,"
+    "   pg_catalog.left(r.relname, 50) || '_before'); END LOOP;"
+    " EXECUTE pg_catalog.format('ALTER TABLE %s RENAME TO metrics_before', old);"
+    " EXECUTE pg_catalog.format('CREATE TABLE %s.metrics (LIKE %s.metrics_before INCLUDING ALL)',"
+    "  home, home);"
+    " FOR r IN SELECT a.* FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a"
+    "  WHERE c.oid = old AND a.grantee <> c.relowner LOOP"
+    "  EXECUTE pg_catalog.format('GRANT %s ON %s.metrics TO %s', r.privilege_type, home,"
+    "   CASE WHEN r.grantee = 0 THEN 'PUBLIC'"
+    "   ELSE r.grantee::pg_catalog.regrole::text END); END LOOP; "
+    "END $$";
+
+static const char refill_sql[] =
+    "DO $$ DECLARE"
+    " home text := (SELECT relnamespace::pg_catalog.regnamespace FROM pg_catalog.pg_class"
+    "  WHERE oid = 'metrics'::pg_catalog.regclass); "
+    "BEGIN"
+    " IF EXISTS (SELECT FROM metric_collectord.policies WHERE policy = 'partitions')"
+    "  AND pg_catalog.to_regclass(home || '.metrics_before') IS NOT NULL THEN"
+    "  EXECUTE pg_catalog.format('INSERT INTO %s.metrics SELECT * FROM %s.metrics_before',"
+    "   home, home);"
+    "  EXECUTE pg_catalog.format('DROP TABLE %s.metrics_before', home); END IF;"
+    " DELETE FROM metric_collectord.policies WHERE policy = 'partitions'; "
+    "END $$";
+
 static enum store_status
 read_offer(struct pg_conn *c, struct offer *ret, struct store_error *err)
 {
@@ -82,6 +126,8 @@ convert(struct pg_conn *c, const struct conf *conf, const struct offer *offer, b
 
 	if (st == STORE_OK)
 		st = is_hypertable(c, &done, err);
+	if (st == STORE_OK && !done)
+		st = pg_query(c, replace_sql, NULL, err);
 	if (st == STORE_OK && !done) {
 		(void)snprintf(sql, sizeof(sql),
 			       "SELECT %s.create_hypertable('metrics', 'time',"
@@ -90,6 +136,8 @@ convert(struct pg_conn *c, const struct conf *conf, const struct offer *offer, b
 			       " migrate_data => true)",
 			       offer->schema, conf->table.chunk_interval_us);
 		st = pg_query(c, sql, NULL, err);
+		if (st == STORE_OK)
+			st = pg_query(c, refill_sql, NULL, err);
 		if (st == STORE_OK)
 			st = pg_policy_record_table(c, err);
 	}

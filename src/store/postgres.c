@@ -12,6 +12,7 @@
 #include "store/isolate.h"
 #include "store/pg_conn.h"
 #include "store/pg_error.h"
+#include "store/pg_partition.h"
 #include "store/pg_setup.h"
 #include "store/pg_shape.h"
 #include "store/pg_timescaledb.h"
@@ -28,6 +29,7 @@ struct postgres {
 	struct pg_guard guard;
 	char settings[SETTINGS_MAX];
 	struct pg_shaper shaper;
+	bool hypertable;
 };
 
 /* ---- opening ---- */
@@ -79,7 +81,7 @@ read_columns(struct postgres *p, struct store_error *err)
 static enum store_status
 prepare(struct postgres *p, struct store_error *err)
 {
-	char timescaledb[PG_VERSION_MAX];
+	char timescaledb[PG_VERSION_MAX] = "";
 	enum store_status st = check_version(p, err);
 
 	p->c.stall_ms = PG_DDL_STALL_MS;
@@ -87,6 +89,9 @@ prepare(struct postgres *p, struct store_error *err)
 		st = pg_setup_migrate(&p->c, p->conf, "postgresql", err);
 	if (st == STORE_OK)
 		st = pg_timescaledb(&p->c, p->conf, timescaledb, err);
+	p->hypertable = *timescaledb != '\0';
+	if (st == STORE_OK && !p->hypertable)
+		st = pg_partition_maintain(&p->c, p->conf, err);
 	p->c.stall_ms = PG_STALL_MS;
 	if (st == STORE_OK)
 		st = read_columns(p, err);
@@ -348,6 +353,14 @@ postgres_maintain(struct store *store, const char *collector, uint64_t floor,
 			     " WHERE collector = $1::uuid AND batch < $2::bigint AND stored_at <"
 			     " pg_catalog.now() - $3::bigint * interval '1 millisecond'",
 			     &params, NULL, err);
+	if (st != STORE_OK)
+		return st;
+	p->c.stall_ms = PG_DDL_STALL_MS;
+	if (p->hypertable)
+		st = pg_timescaledb_maintain(&p->c, p->conf, err);
+	else
+		st = pg_partition_maintain(&p->c, p->conf, err);
+	p->c.stall_ms = PG_STALL_MS;
 	return st == STORE_OK ? pg_shaper_refresh(&p->shaper, &p->c, err) : st;
 }
 

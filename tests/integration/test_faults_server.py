@@ -213,11 +213,11 @@ def test_server_out_of_disk(start_collector, own_cluster, small_disk):
     database.wait_count(10)
     space = small_disk("8m", own_cluster.user)
     database.execute(f"CREATE TABLESPACE small LOCATION '{space}'")
-    database.execute("ALTER TABLE metrics SET TABLESPACE small")
+    database.execute("ALTER TABLE metrics_default SET TABLESPACE small")
     collector.send(series("m", 200_000, first=10))
     failure = collector.wait_event("database_unavailable", sqlstate="53100", timeout=60)
     assert failure["level"] == "warning"
-    database.execute("ALTER TABLE metrics SET TABLESPACE pg_default")
+    database.execute("ALTER TABLE metrics_default SET TABLESPACE pg_default")
     database.wait_count(200_010, timeout=60)
     assert collector.stop() == 0
     total, distinct = database.rows("SELECT count(*), count(DISTINCT value) FROM metrics")[0]

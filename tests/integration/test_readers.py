@@ -61,7 +61,7 @@ def test_what_waits_holds_complete_until_back(start_collector, database):
     collector.send(series("m", 100))
     collector.wait_statistics(buffered=100)
     opened = database.value("SELECT clock_timestamp()")
-    seen = "SELECT seen_at > %s FROM metric_collectord.collectors"
+    seen = "SELECT max(seen_at) > %s FROM metric_collectord.collectors"
     database.wait_value(True, seen, opened)
     assert database.value(COMPLETE) < opened
     collector.flush()
@@ -86,7 +86,7 @@ def test_promise_is_kept_across_a_restart(start_collector, database):
     )
     again = start_collector(database, buffer__sync="always")
     again.wait_event("batch_held")
-    seen = "SELECT seen_at > %s FROM metric_collectord.collectors"
+    seen = "SELECT max(seen_at) > %s FROM metric_collectord.collectors"
     database.wait_value(True, seen, received)
     assert database.value(COMPLETE) < received
     database.execute("DROP TRIGGER refuse ON metrics")

@@ -246,7 +246,8 @@ START_TEST(a_table_that_cannot_be_converted_stays_plain)
 {
 	struct store *s = open_store();
 
-	(void)SQL("CREATE UNIQUE INDEX ON metrics (value)");
+	(void)SQL("DROP TABLE metrics; CREATE TABLE metrics (time timestamptz NOT NULL,"
+		  " metric_name text NOT NULL, value float8 NOT NULL UNIQUE)");
 	store_close(s);
 	conf.database.timescaledb = CONF_REQUIRE;
 	assert_not_opened(STORE_HOLD, "TS103");
