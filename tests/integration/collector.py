@@ -9,7 +9,7 @@ import threading
 import processes
 import wire
 from programs import ROOT, daemon_path
-from waiting import Deadline, seconds
+from waiting import Deadline, seconds, wait_until
 
 LEVELS = {"error", "warning", "notice", "info", "debug"}
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -247,13 +247,14 @@ class Collector:
 
     def wait_statistics(self, timeout=20, **expected):
         """Asks until the counters are as expected; returns them all."""
-        deadline = Deadline(timeout)
-        while True:
-            last_try = deadline.passed()
-            statistics = self.statistics()
-            if matches(statistics, expected):
-                return statistics
-            assert not last_try, f"{statistics} instead of {expected}"
+        seen = {}
+
+        def as_expected():
+            seen.update(self.statistics())
+            return matches(seen, expected)
+
+        wait_until(as_expected, timeout, lambda: f"{expected}, but {seen}")
+        return seen
 
     def flush(self):
         self.send_signal(signal.SIGUSR1)
