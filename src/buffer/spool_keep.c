@@ -175,6 +175,8 @@ spool_release(struct spool *s, uint64_t max)
 	for (size_t i = 0; i < n && s->bytes > max; i++)
 		if (delete_file(s, numbers[i], SPOOL_STORED) == 0)
 			done++;
+	if (done == n) /* who is full asks often: without a look at the directory from now on */
+		s->stored_since_us = NO_STORED;
 	free(numbers);
 	(void)pthread_mutex_unlock(&s->names);
 	return done;

@@ -60,6 +60,26 @@ START_TEST(kept_batches_give_way_oldest_first)
 }
 END_TEST
 
+/* While the spool is full it is asked at each read of a client. */
+START_TEST(without_kept_batches_nobody_looks_for_them)
+{
+	struct spool *s = open_waiting(CONF_SYNC_NEVER);
+	uint64_t a = put_batch(s, 1, 10);
+	char name[SPOOL_NAME_MAX];
+	const char *stored;
+
+	spool_name_as(name, a, ".stored");
+	stored = path_of(name);
+	ck_assert_uint_eq(spool_release(s, 0), 0);
+	ck_assert_int_eq(rename(batch_path(a), stored), 0); /* behind its back */
+	ck_assert_uint_eq(spool_release(s, 0), 0);
+	ck_assert_int_eq(rename(stored, batch_path(a)), 0);
+	ck_assert_int_eq(spool_remove(s, a, true), 0);
+	ck_assert_uint_eq(spool_release(s, 0), 1);
+	spool_free(s);
+}
+END_TEST
+
 START_TEST(kept_batches_are_listed_and_taken_back)
 {
 	struct spool *s = open_waiting((enum conf_sync)_i);
@@ -152,6 +172,7 @@ suite(void)
 	tcase_add_test(tc, what_is_not_there_is_said_so);
 	tcase_add_loop_test(tc, a_batch_of_which_nothing_is_sound_goes_aside, 0, 2);
 	tcase_add_test(tc, kept_batches_give_way_oldest_first);
+	tcase_add_test(tc, without_kept_batches_nobody_looks_for_them);
 	tcase_add_loop_test(tc, kept_batches_are_listed_and_taken_back, 0, 3);
 	tcase_add_test(tc, kept_batches_go_when_they_are_old_enough);
 	suite_add_tcase(s, tc);
