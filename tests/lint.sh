@@ -67,7 +67,7 @@ for tool in $wanted; do
 	cppcheck)
 		check cppcheck cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 \
 			--enable=warning,performance,portability --suppress=missingIncludeSystem \
-			-D__linux__ -I "$srcdir/src" "$srcdir/src" "$srcdir/tests/fuzz"
+			-D__linux__ '-DCONF_DEFAULT_FILE="FILE"' -I "$srcdir/src" "$srcdir/src" "$srcdir/tests/fuzz"
 		;;
 	scan-build)
 		check scan-build scan-build --status-bugs -o scan-build sh "$0" --compile

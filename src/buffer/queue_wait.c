@@ -22,6 +22,7 @@ wait_link(struct queue_wait *w, struct queue_wait **link)
 static void
 wait_unlink(struct queue *q, struct queue_wait *w)
 {
+	assert(w->link);
 	if (q && q->waits_tail == &w->next)
 		q->waits_tail = w->link;
 	*w->link = w->next;

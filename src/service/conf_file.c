@@ -515,30 +515,19 @@ read_all(int fd, char *text, size_t size, size_t *ret)
 	return 0;
 }
 
-/* Returns the text, which ends with a NUL, and its length without it. */
+/* The text ends with a NUL, which *ret does not count. */
 static int
-read_text(const char *path, char **ret, size_t *ret_len)
+read_text(const char *path, char text[CONF_FILE_MAX + 1], size_t *ret)
 {
-	char *text;
-	int fd, r;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	int r;
 
-	text = malloc(CONF_FILE_MAX + 1);
-	if (!text)
-		return -ENOMEM;
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	if (fd < 0) {
-		r = -errno;
-		goto out;
-	}
-	r = read_all(fd, text, CONF_FILE_MAX + 1, ret_len);
+	if (fd < 0)
+		return -errno;
+	r = read_all(fd, text, CONF_FILE_MAX + 1, ret);
 	(void)close(fd);
-	if (r < 0)
-		goto out;
-	text[*ret_len] = '\0';
-	*ret = text;
-	return 0;
-out:
-	free(text);
+	if (r == 0)
+		text[*ret] = '\0';
 	return r;
 }
 
@@ -559,16 +548,17 @@ parse_file(struct conf_file *f, char *text, size_t len, const char *const *keys,
 int
 conf_file_read(const char *path, const char *const *keys, size_t n_keys, struct conf_file **ret)
 {
-	struct conf_file *f;
-	char *text = NULL;
+	struct conf_file *f = calloc(1, sizeof(*f));
+	char *text = malloc(CONF_FILE_MAX + 1);
 	size_t len = 0;
-	int r;
+	int r = -ENOMEM;
 
-	f = calloc(1, sizeof(*f));
-	if (!f)
-		return -ENOMEM;
+	if (!f || !text)
+		goto out;
 	f->path = strdup(path);
-	r = f->path ? read_text(path, &text, &len) : -ENOMEM;
+	if (!f->path)
+		goto out;
+	r = read_text(path, text, &len);
 	if (r < 0)
 		goto out;
 	r = parse_file(f, text, len, keys, n_keys);

@@ -1,7 +1,6 @@
 #include "store/pg_conn.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include "service/clock.h"
 #include "service/crash_point.h"
 #include "store/pg_error.h"
+#include "store/wait.h"
 
 #define COPY_PIECE (256u << 10)
 
@@ -36,49 +36,31 @@ stopped(struct store_error *err)
 	return STORE_STOPPED;
 }
 
-/* Returns what poll() says of the first descriptor: 0 on timeout. */
+/* What wait_fd() returned, as a status; a timeout is none. */
 static enum store_status
-wait_fd(int fd, short events, int stop_fd, uint64_t deadline_ms, bool *ready,
-	struct store_error *err)
+waited(int r, struct store_error *err)
 {
-	struct pollfd fds[2] = {{fd, events, 0}, {stop_fd, POLLIN, 0}};
-	int n;
-
-	do {
-		uint64_t now = clock_ms();
-		uint64_t left = deadline_ms > now ? deadline_ms - now : 0;
-
-		n = poll(fds, 2, (int)(left < INT_MAX ? left : INT_MAX));
-	} while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return pg_fail(err, strerror(errno));
-	if (fds[1].revents)
+	if (r == -ECANCELED)
 		return stopped(err);
-	*ready = fds[0].revents != 0;
-	return STORE_OK;
+	return r < 0 ? pg_fail(err, strerror(-r)) : STORE_OK;
 }
 
 enum store_status
 pg_wait(const struct pg_conn *c, short events, uint64_t deadline_ms, struct store_error *err)
 {
 	int fd = PQsocket(c->pg);
-	enum store_status st;
-	bool ready;
+	int r;
 
 	if (fd < 0)
 		return pg_fail(err, "connection lost");
-	st = wait_fd(fd, events, c->stop_fd, deadline_ms, &ready, err);
-	if (st == STORE_OK && !ready)
-		return pg_fail(err, "no answer from the server");
-	return st;
+	r = wait_fd(fd, events, c->stop_fd, deadline_ms);
+	return r ? waited(r, err) : pg_fail(err, "no answer from the server");
 }
 
 enum store_status
 pg_sleep(const struct pg_conn *c, uint64_t ms, struct store_error *err)
 {
-	bool ready;
-
-	return wait_fd(-1, 0, c->stop_fd, clock_ms() + ms, &ready, err);
+	return waited(wait_fd(-1, 0, c->stop_fd, clock_ms() + ms), err);
 }
 
 /* Waits until bytes can move, and takes in what has come. */

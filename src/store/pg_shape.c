@@ -219,7 +219,7 @@ wants_direct(const struct pg_shaper *s, const struct batch_view *b, const struct
 {
 	if (s->conf->table.direct_compress == CONF_OFF || not_direct(s) || s->direct_failed)
 		return false;
-	return b->rows / count_segments(o, b, s->table.chunk_interval_us) >= DIRECT_SEGMENT_ROWS;
+	return b->rows >= DIRECT_SEGMENT_ROWS * count_segments(o, b, s->table.chunk_interval_us);
 }
 
 enum store_status

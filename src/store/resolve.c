@@ -1,7 +1,6 @@
 #include "store/resolve.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "service/clock.h"
+#include "store/wait.h"
 
 /* Shared by the one who asks and the thread; the last to let go frees it. */
 struct job {
@@ -22,10 +22,8 @@ struct job {
 };
 
 static void
-job_unref(struct job *j)
+job_free(struct job *j)
 {
-	if (!j || atomic_fetch_sub(&j->refs, 1) > 1)
-		return;
 	if (j->result)
 		freeaddrinfo(j->result);
 	if (j->done_fd >= 0)
@@ -34,6 +32,14 @@ job_unref(struct job *j)
 	free(j);
 }
 
+static void
+job_unref(struct job *j)
+{
+	if (atomic_fetch_sub(&j->refs, 1) == 1)
+		job_free(j);
+}
+
+/* With both references; until the thread runs, job_free() gives up the two at once. */
 static struct job *
 job_new(const char *host)
 {
@@ -41,12 +47,12 @@ job_new(const char *host)
 
 	if (!j)
 		return NULL;
-	atomic_init(&j->refs, 1);
+	atomic_init(&j->refs, 2);
 	j->host = strdup(host);
 	j->done_fd = eventfd(0, EFD_CLOEXEC);
 	if (j->host && j->done_fd >= 0)
 		return j;
-	job_unref(j);
+	job_free(j);
 	return NULL;
 }
 
@@ -72,10 +78,7 @@ job_start(struct job *j)
 	if (r)
 		return -r;
 	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	atomic_fetch_add(&j->refs, 1);
 	r = pthread_create(&thread, &attr, job_run, j);
-	if (r)
-		job_unref(j);
 	(void)pthread_attr_destroy(&attr);
 	return -r;
 }
@@ -83,22 +86,11 @@ job_start(struct job *j)
 static int
 job_wait(struct job *j, int stop_fd, uint64_t deadline_ms)
 {
-	struct pollfd fds[2] = {{j->done_fd, POLLIN, 0}, {stop_fd, POLLIN, 0}};
 	eventfd_t count;
-	int n;
+	int r = wait_fd(j->done_fd, POLLIN, stop_fd, deadline_ms);
 
-	do {
-		uint64_t now = clock_ms();
-		uint64_t left = deadline_ms > now ? deadline_ms - now : 0;
-
-		n = poll(fds, 2, (int)(left < INT_MAX ? left : INT_MAX));
-	} while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	if (fds[1].revents)
-		return -ECANCELED;
-	if (!fds[0].revents)
-		return -ETIMEDOUT;
+	if (r <= 0)
+		return r < 0 ? r : -ETIMEDOUT;
 	return eventfd_read(j->done_fd, &count) < 0 ? -errno : 0;
 }
 
@@ -111,8 +103,11 @@ resolve(const char *host, int stop_fd, uint64_t timeout_ms, struct addrinfo **re
 	if (!j)
 		return -ENOMEM;
 	r = job_start(j);
-	if (!r)
-		r = job_wait(j, stop_fd, clock_ms() + timeout_ms);
+	if (r < 0) {
+		job_free(j);
+		return r;
+	}
+	r = job_wait(j, stop_fd, clock_ms() + timeout_ms);
 	if (!r && j->code) {
 		*why = gai_strerror(j->code);
 		r = -ENOENT;

@@ -138,7 +138,7 @@ emit_metric(struct tool *t, const struct frame *f)
 	(void)text_f64(value, f->value);
 	text_put_json(&text, f->name, f->name_len, sizeof(name) - 1);
 	text_end(&text);
-	(void)fprintf(t->out, "{\"time\":\"%s\",\"metric\":%s,\"value\":%s%s%s}\n", time, name,
+	(void)fprintf(t->out, "{\"time\":\"%s\",\"metric\":%s,\"value\":%s%s%s}\n", time, text.buf,
 		      value[0] == 'N' || strstr(value, "Inf") ? "\"" : "", value,
 		      value[0] == 'N' || strstr(value, "Inf") ? "\"" : "");
 }

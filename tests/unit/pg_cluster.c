@@ -63,7 +63,7 @@ run(const struct pg_cluster *c, const char *const *argv)
 	}
 	(void)snprintf(path, sizeof(path), "%s/%s", c->bin, argv[0]);
 	args[0] = path;
-	for (int i = 1; argv[i] && i < ARGS_MAX - 1; i++)
+	for (int i = 1; i < ARGS_MAX - 1 && argv[i]; i++)
 		args[i] = argv[i];
 	(void)snprintf(log, sizeof(log), "%s/log", c->dir);
 	if (geteuid() == 0 &&
