@@ -56,3 +56,17 @@ CREATE TABLE metric_collectord_migrations (
 	applied_at TEXT    NOT NULL,
 	PRIMARY KEY (flavour, version)
 ) WITHOUT ROWID;
+
+-- The last value of each metric: from name to name along the index, and the newest row of each.
+CREATE VIEW IF NOT EXISTS metrics_latest AS
+WITH RECURSIVE names (metric_name) AS (
+	SELECT min(metric_name) FROM metrics
+	UNION ALL
+	SELECT (SELECT min(m.metric_name) FROM metrics m WHERE m.metric_name > n.metric_name)
+	FROM names n WHERE n.metric_name IS NOT NULL
+)
+SELECT m.time, m.metric_name, m.value
+FROM names n JOIN metrics m ON m.rowid = (
+	SELECT l.rowid FROM metrics l WHERE l.metric_name = n.metric_name
+	ORDER BY l.time DESC LIMIT 1
+);
