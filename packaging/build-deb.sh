@@ -19,11 +19,7 @@ usage() {
 }
 
 look() {
-	need_for_build
-	need debhelper debhelper command -v dh
-	need dpkg-dev dpkg-dev command -v dpkg-buildpackage
-	need fakeroot fakeroot command -v fakeroot
-	need check check pkg-config check
+	need_for_deb
 }
 
 out=build-packages

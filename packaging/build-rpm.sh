@@ -20,10 +20,7 @@ usage() {
 }
 
 look() {
-	need_for_build
-	need rpm rpm-build command -v rpmbuild
-	need systemd systemd-rpm-macros test -x /usr/bin/systemd-sysusers
-	need check check-devel pkg-config check
+	need_for_rpm
 }
 
 # Does rpm not know systemd's macros?

@@ -8,6 +8,24 @@ source=
 # shellcheck source=/dev/null
 . "$root/packaging/common.sh"
 
+# For common.sh's look(): what building a package needs.
+need_for_deb() {
+	need_for_build
+	need build-essential gcc dpkg-query -W build-essential
+	need check check-devel pkg-config check
+	need debhelper debhelper command -v dh
+	need dpkg-dev dpkg-dev command -v dpkg-buildpackage
+	need fakeroot fakeroot command -v fakeroot
+}
+
+need_for_rpm() {
+	need_for_build
+	need check check-devel pkg-config check
+	need rpm rpm-build command -v rpmbuild
+	need systemd systemd-rpm-macros command -v systemd-sysusers
+	need file file command -v file
+}
+
 # make_tarball DIRECTORY: sets $tarball to what `make dist` makes of this tree, there.
 make_tarball() {
 	choose_source

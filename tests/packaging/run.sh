@@ -20,15 +20,11 @@ tarball=
 . "$root/packaging/tarball.sh"
 
 look() {
-	need_for_build
-	need check check-devel pkg-config check
-	need debhelper debhelper command -v dh
-	need dpkg-dev dpkg-dev command -v dpkg-buildpackage
-	need fakeroot fakeroot command -v fakeroot
+	need_for_deb
+	need_for_rpm
 	need jq jq command -v jq
 	need lintian lintian command -v lintian
 	need mmdebstrap mmdebstrap command -v mmdebstrap
-	need rpm rpm-build command -v rpmbuild
 	need rpmlint rpmlint command -v rpmlint
 	need systemd-container systemd-container command -v systemd-nspawn
 }
