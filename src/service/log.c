@@ -23,6 +23,7 @@
 #include "service/text.h"
 
 #define LOG_KINDS 64          /* kinds that are limited at the same time */
+#define LOG_ONCE_KINDS 16     /* kinds that are written once */
 #define LOG_LIMIT_MS 1000     /* one event of a kind in this time */
 #define LOG_PATIENCE_MS 100   /* how long a stderr that takes nothing may hold us up */
 #define LOG_RETRIES 8         /* of a descriptor that promises room and has none */
@@ -50,6 +51,7 @@ static struct sink {
 	bool torn;    /* the last line was left unfinished */
 	log_clock_fn *clock;
 	struct kind kinds[LOG_KINDS];
+	const char *said[LOG_ONCE_KINDS];                  /* static; NULL = free */
 	char line[sizeof(LOG_PREFIX) + LOG_EVENT_MAX + 1]; /* prefix, JSON text, newline */
 	char fields[LOG_EVENT_MAX];
 } sink = {.lock = PTHREAD_MUTEX_INITIALIZER, .level = LOG_INFO, .clock = clock_ms};
@@ -297,6 +299,35 @@ log_limited(int level, const char *kind, const char *event, const struct log_fie
 	errno = saved; /* whoever logs an error often goes on to return it */
 }
 
+/* False when it was said before; with no slot left, a line too many is better than one lost. */
+static bool
+say_once(const char *kind)
+{
+	for (size_t i = 0; i < LOG_ONCE_KINDS; i++) {
+		if (!sink.said[i]) {
+			sink.said[i] = kind;
+			return true;
+		}
+		if (strcmp(sink.said[i], kind) == 0)
+			return false;
+	}
+	return true;
+}
+
+void
+log_once(int level, const char *kind, const char *event, const struct log_field *fields)
+{
+	bool first;
+
+	if (!log_enabled(level))
+		return;
+	(void)pthread_mutex_lock(&sink.lock);
+	first = say_once(kind);
+	(void)pthread_mutex_unlock(&sink.lock);
+	if (first)
+		log_fields(level, event, fields);
+}
+
 void
 log_fields(int level, const char *event, const struct log_field *fields)
 {
@@ -393,6 +424,7 @@ log_close(void)
 	(void)pthread_mutex_lock(&sink.lock);
 	kinds_release(true);
 	memset(sink.kinds, 0, sizeof(sink.kinds));
+	memset(sink.said, 0, sizeof(sink.said));
 	sink.journal = false;
 	(void)pthread_mutex_unlock(&sink.lock);
 	log_set_level(LOG_INFO);

@@ -104,6 +104,15 @@ void log_limited(int level, const char *kind, const char *event, const struct lo
 		    (const struct log_field[]){LOG_NONE, ##__VA_ARGS__, LOG_END})
 void log_tick(void);
 
+/*
+ * The same, once for each kind in the life of the process: what every connection finds
+ * again, and none of them remembers.  Up to 16 kinds.
+ */
+void log_once(int level, const char *kind, const char *event, const struct log_field *fields);
+#define log_event_once(level, kind, event, ...) \
+	log_once((level), (kind), (event),      \
+		 (const struct log_field[]){LOG_NONE, ##__VA_ARGS__, LOG_END})
+
 /* An event named "debug" with a "message"; for developers. */
 void log_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

@@ -1,7 +1,6 @@
 #include "store/pg_partition.h"
 
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -308,17 +307,15 @@ drop_expired(const struct work *w, const struct table *t)
 
 /* ---- a round ---- */
 
-/* A table that is neither ours nor a hypertable: said once, since every connection finds it. */
+/* A table that is neither ours nor a hypertable. */
 static void
 log_plain(void)
 {
-	static atomic_flag said = ATOMIC_FLAG_INIT;
-
-	if (!atomic_flag_test_and_set(&said))
-		log_event(LOG_WARNING, "table_differs", LOG_STR("what", "partitions"),
-			  LOG_STR("wanted", "made by the daemon"), LOG_STR("found", "none"),
-			  LOG_STR("hint", "table.chunk_interval and table.retention have no "
-					  "effect on a table that was there before"));
+	log_event_once(LOG_WARNING, "table_differs/partitions", "table_differs",
+		       LOG_STR("what", "partitions"), LOG_STR("wanted", "made by the daemon"),
+		       LOG_STR("found", "none"),
+		       LOG_STR("hint", "table.chunk_interval and table.retention have no "
+				       "effect on a table that was there before"));
 }
 
 static enum store_status

@@ -1,7 +1,6 @@
 #include "store/pg_policy.h"
 
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,11 +26,19 @@
 
 enum kind { CHUNK_INTERVAL, COLUMNS, COMPRESS_AFTER, ROLLUPS, RETENTION };
 
-static const char *const kinds[] = {
-    /* for log_event_limited() */
-    [CHUNK_INTERVAL] = "policy_failed/chunk_interval", [COLUMNS] = "policy_failed/columnstore",
-    [COMPRESS_AFTER] = "policy_failed/compress_after", [ROLLUPS] = "policy_failed/rollup",
-    [RETENTION] = "policy_failed/retention",
+#define KIND(name)                                           \
+	{                                                    \
+		"policy_failed/" name, "table_differs/" name \
+	}
+
+/* What log_event_limited() and log_event_once() go by. */
+static const struct {
+	const char *failed;
+	const char *differs;
+} kinds[] = {
+    [CHUNK_INTERVAL] = KIND("chunk_interval"), [COLUMNS] = KIND("columnstore"),
+    [COMPRESS_AFTER] = KIND("compress_after"), [ROLLUPS] = KIND("rollup"),
+    [RETENTION] = KIND("retention"),
 };
 
 struct policy {
@@ -469,20 +476,11 @@ change(const struct work *w, const struct policy *p)
 	}
 	if (st == STORE_STOPPED || w->err->reconnect)
 		return st;
-	log_event_limited(LOG_WARNING, kinds[p->kind], "policy_failed", LOG_STR("policy", p->name),
-			  LOG_STR("value", p->shown), LOG_STR("error", w->err->text),
-			  LOG_STR("sqlstate", w->err->sqlstate), LOG_STR("hint", w->err->hint));
+	log_event_limited(LOG_WARNING, kinds[p->kind].failed, "policy_failed",
+			  LOG_STR("policy", p->name), LOG_STR("value", p->shown),
+			  LOG_STR("error", w->err->text), LOG_STR("sqlstate", w->err->sqlstate),
+			  LOG_STR("hint", w->err->hint));
 	return STORE_OK;
-}
-
-/* Is it the first time, in the life of the process, that this is to be said? */
-static bool
-first_time(unsigned what)
-{
-	static atomic_uint
-	    said; /* every connection finds the same, and none remembers the others */
-
-	return !(atomic_fetch_or(&said, 1u << what) & 1u << what);
 }
 
 static void
@@ -491,13 +489,11 @@ log_differs(const struct state *s, const struct policy *p)
 	const char *found = state_find(s, "found", p->name);
 	char shown[PG_INTERVAL_MAX] = "";
 
-	if (!first_time((unsigned)p->kind))
-		return;
 	if (found && p->kind != COLUMNS && *found)
 		pg_interval(shown, strtoull(found, NULL, 10));
-	log_event(LOG_WARNING, "table_differs", LOG_STR("what", p->name),
-		  LOG_STR("wanted", p->shown),
-		  LOG_STR("found", p->kind == COLUMNS && found ? found : shown));
+	log_event_once(LOG_WARNING, kinds[p->kind].differs, "table_differs",
+		       LOG_STR("what", p->name), LOG_STR("wanted", p->shown),
+		       LOG_STR("found", p->kind == COLUMNS && found ? found : shown));
 }
 
 static enum store_status
@@ -615,9 +611,9 @@ log_left_out(const struct conf *conf)
 	if (conf->table.rollups.n)
 		(void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s",
 			       *text ? ", " : "", "rollups");
-	if (*text && first_time(RETENTION + 1))
-		log_event(LOG_WARNING, "policies_left_out", LOG_STR("edition", "apache"),
-			  LOG_STR("policies", text));
+	if (*text)
+		log_event_once(LOG_WARNING, "policies_left_out", "policies_left_out",
+			       LOG_STR("edition", "apache"), LOG_STR("policies", text));
 }
 
 enum store_status

@@ -1,7 +1,6 @@
 #include "store/pg_timescaledb.h"
 
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -199,20 +198,6 @@ have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *
 	return st == STORE_OK ? pg_timescaledb_maintain(c, conf, err) : st;
 }
 
-/*
- * One warning, however many connections are made.  The flag outlives every store, since a store
- * lives only as long as its connection does.
- */
-static void
-warn_once(const struct store_error *err)
-{
-	static atomic_flag warned = ATOMIC_FLAG_INIT;
-
-	if (!atomic_flag_test_and_set(&warned))
-		log_event(LOG_WARNING, "timescaledb_absent", LOG_STR("error", err->text),
-			  LOG_STR("sqlstate", *err->sqlstate ? err->sqlstate : NULL));
-}
-
 enum store_status
 pg_timescaledb(struct pg_conn *c, const struct conf *conf, char version[PG_VERSION_MAX],
 	       struct store_error *err)
@@ -237,7 +222,9 @@ pg_timescaledb(struct pg_conn *c, const struct conf *conf, char version[PG_VERSI
 	}
 	if (err->reconnect)
 		return STORE_RETRY;
-	warn_once(err);
+	log_event_once(LOG_WARNING, "timescaledb_absent", "timescaledb_absent",
+		       LOG_STR("error", err->text),
+		       LOG_STR("sqlstate", *err->sqlstate ? err->sqlstate : NULL));
 	return STORE_OK;
 }
 

@@ -300,6 +300,23 @@ START_TEST(kinds_are_compared_as_strings)
 }
 END_TEST
 
+START_TEST(once_is_once_for_each_kind)
+{
+	char copy[16];
+
+	(void)snprintf(copy, sizeof(copy), "%s", kind_named(0));
+	log_event_once(LOG_DEBUG, kind_named(0), "below_the_level");
+	for (int i = 0; i < 3; i++) {
+		log_event_once(LOG_INFO, kind_named(0), "a");
+		log_event_once(LOG_INFO, copy, "b");
+		log_event_once(LOG_INFO, kind_named(1), "c");
+		clock_now += 1000;
+		log_tick();
+	}
+	ck_assert_str_eq(captured(), LINE("a", "info", "") LINE("c", "info", ""));
+}
+END_TEST
+
 /* More kinds at once than the table holds: nothing is lost, and idle slots are taken over. */
 START_TEST(many_kinds)
 {
@@ -413,6 +430,7 @@ add_limits(TCase *tc)
 	tcase_add_test(tc, tick_writes_the_last_of_a_silent_kind);
 	tcase_add_test(tc, close_writes_what_is_withheld);
 	tcase_add_test(tc, kinds_are_compared_as_strings);
+	tcase_add_test(tc, once_is_once_for_each_kind);
 	tcase_add_test(tc, many_kinds);
 	tcase_add_test(tc, withheld_event_is_a_copy);
 	tcase_add_test(tc, withheld_event_is_bounded);
