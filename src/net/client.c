@@ -112,8 +112,7 @@ client_close(struct client *c, const char *reason)
 	(void)close(c->fd);
 	c->fd = -1;
 	client_forget_syncs(c);
-	free(c->stash);
-	c->stash = NULL;
+	client_drop_stash(c);
 	cs->stats->clients--;
 	list_unlink(cs, c);
 	c->next = cs->dead;
@@ -195,12 +194,12 @@ client_ready(void *arg, unsigned events)
 {
 	struct client *c = arg;
 
-	if (events & LOOP_WRITE)
+	if (events & LOOP_HANGUP)
+		client_mute(c);
+	else if (events & LOOP_WRITE)
 		client_answer(c);
-	if (c->state == CLIENT_OPEN && (events & LOOP_READ))
+	if (c->state == CLIENT_OPEN && (events & (LOOP_READ | LOOP_HANGUP)))
 		(void)client_read(c);
-	else if (c->state != CLIENT_CLOSED && (events & LOOP_HANGUP))
-		client_close(c, "error");
 }
 
 static int

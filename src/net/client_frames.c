@@ -202,14 +202,26 @@ client_keep(struct client *c, const uint8_t *p, size_t len)
 	if (len == 0 || (len <= TAIL_MAX && c->n_syncs < CLIENT_SYNCS_MAX)) {
 		memcpy(c->tail, p, len);
 	} else {
-		c->stash = malloc(len);
+		if (c->set->stashed + len <= STASHED_MAX)
+			c->stash = malloc(len);
 		if (!c->stash) {
 			client_close(c, "error");
 			return;
 		}
 		memcpy(c->stash, p, len);
+		c->set->stashed += len;
 	}
 	c->kept = len;
+}
+
+void
+client_drop_stash(struct client *c)
+{
+	if (!c->stash)
+		return;
+	c->set->stashed -= c->kept;
+	free(c->stash);
+	c->stash = NULL;
 }
 
 size_t
@@ -218,8 +230,7 @@ client_take_kept(struct client *c)
 	size_t len = c->kept;
 
 	memcpy(c->set->buffer, c->stash ? c->stash : c->tail, len);
-	free(c->stash);
-	c->stash = NULL;
+	client_drop_stash(c);
 	c->kept = 0;
 	return len;
 }

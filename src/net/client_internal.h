@@ -12,6 +12,7 @@
 
 #define READ_SIZE ((size_t)256 * 1024)
 #define TAIL_MAX ((size_t)FRAME_MAX - 1)
+#define STASHED_MAX ((size_t)64 << 20) /* of all clients that ask more than they may */
 
 enum client_state { CLIENT_OPEN, CLIENT_PAUSED, CLIENT_ENDING, CLIENT_CLOSED };
 
@@ -37,6 +38,7 @@ struct client {
 	uint64_t refused;
 	uint64_t refused_since_sync;
 	unsigned refused_in_row;
+	bool mute;            /* takes no answers any more; what it has sent is read all the same */
 	unsigned drain_reads; /* how often it was read at stop */
 	bool lost;            /* metrics of it were dropped since its last sync frame */
 	uint64_t
@@ -61,6 +63,7 @@ struct clients {
 	struct client *oldest, *newest;
 	struct client *dead; /* closed in this turn */
 	size_t waiting;
+	size_t stashed;  /* bytes, of all clients */
 	uint8_t *buffer; /* TAIL_MAX + READ_SIZE */
 };
 
@@ -79,9 +82,11 @@ size_t client_parse(struct client *c, const uint8_t *buf, size_t len);
 void client_keep(struct client *c, const uint8_t *p, size_t len);
 size_t client_take_kept(struct client *c); /* back to the start of the shared buffer */
 void client_parse_kept(struct client *c);
+void client_drop_stash(struct client *c);
 
 /* client_sync.c */
 bool client_wants_write(const struct client *c);
 void client_sync(struct client *c, const struct frame *f); /* a sync frame has come */
 void client_answer(struct client *c); /* sends the answers that are due; may close c */
+void client_mute(struct client *c);   /* it is gone, but what it sent is there to be read */
 void client_forget_syncs(struct client *c);

@@ -61,8 +61,8 @@ answers_sent(struct client *c, size_t len)
 	c->sent = (unsigned)len;
 }
 
-/* Sends answers that are due until the socket is full.  False when the client was closed. */
-static bool
+/* Sends answers that are due until the socket is full. */
+static void
 answers_flush(struct client *c)
 {
 	uint8_t out[ANSWERS_PER_SEND * FRAME_ANSWER_SIZE];
@@ -74,30 +74,38 @@ answers_flush(struct client *c)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-			return true;
+			return;
 		if (n < 0) {
-			client_close(c, "error");
-			return false;
+			c->mute = true;
+			client_forget_syncs(c);
+			return;
 		}
 		answers_sent(c, (size_t)n);
 	}
-	return true;
 }
 
 void
 client_answer(struct client *c)
 {
-	if (!answers_flush(c))
-		return;
+	answers_flush(c);
 	while (c->stash && c->n_syncs < CLIENT_SYNCS_MAX) {
 		client_parse_kept(c);
-		if (c->state == CLIENT_CLOSED || !answers_flush(c))
+		if (c->state == CLIENT_CLOSED)
 			return;
+		answers_flush(c);
 	}
 	if (c->state == CLIENT_ENDING && !c->syncs)
 		client_close(c, "eof");
 	else
 		client_watch(c);
+}
+
+void
+client_mute(struct client *c)
+{
+	c->mute = true;
+	client_forget_syncs(c);
+	client_answer(c);
 }
 
 /* The queue says that what stood before a sync frame is safe now, or is lost. */
@@ -121,9 +129,12 @@ sync_ready(void *arg, bool ok)
 void
 client_sync(struct client *c, const struct frame *f)
 {
-	struct sync *s = calloc(1, sizeof(*s));
+	struct sync *s;
 	uint64_t first;
 
+	if (c->mute)
+		return;
+	s = calloc(1, sizeof(*s));
 	if (!s || c->lost) {
 		free(s);
 		client_close(c, c->lost ? "metrics_dropped" : "error");

@@ -14,7 +14,7 @@ struct entry {
 	struct entry *next;
 	char *text; /* as configured; NULL for a socket of systemd's */
 	struct listener *listener;
-	bool keep; /* scratch of a reload */
+	bool keep; /* scratch of a reload: the new settings name it */
 };
 
 struct listeners {
@@ -92,8 +92,10 @@ entry_inherit(struct listeners *ls, int fd, const char *name)
 		return -EINVAL;
 	}
 	e = calloc(1, sizeof(*e));
-	if (!e)
+	if (!e) {
+		(void)close(fd);
 		return -ENOMEM;
+	}
 	r = listener_inherit(ls->loop, fd, ls->fn, ls->arg, &e->listener);
 	if (r < 0) {
 		listen_failed(name, r);
@@ -193,30 +195,69 @@ close_unkept(struct listeners *ls)
 	}
 }
 
+/* Opens what is configured and not open yet, and marks all of it.  Logs errors if asked to. */
+static bool
+open_missing(struct listeners *ls, const struct conf *conf, bool log)
+{
+	bool complete = true;
+
+	for (size_t i = 0; i < conf->listen.n; i++) {
+		const char *text = conf->listen.items[i];
+		int r = entry_find(ls, text) ? 0 : entry_open(ls, text);
+
+		if (r == 0)
+			entry_find(ls, text)->keep = true;
+		else if (log)
+			listen_failed(text, r);
+		complete &= r == 0;
+	}
+	return complete;
+}
+
+/* Copies the addresses that the settings no longer name; the list ends with NULL. */
+static char **
+unkept_addresses(const struct listeners *ls)
+{
+	const struct entry *e;
+	char **list;
+	size_t n = 0;
+
+	for (e = ls->entries; e; e = e->next)
+		n++;
+	list = calloc(n + 1, sizeof(*list));
+	n = 0;
+	for (e = ls->entries; list && e; e = e->next) {
+		if (e->keep)
+			continue;
+		list[n] = strdup(e->text);
+		if (list[n])
+			n++;
+	}
+	return list;
+}
+
 void
 listeners_set_conf(struct listeners *ls, const struct conf *conf)
 {
-	struct entry *e;
-	size_t i;
+	char **old;
 
 	if (ls->inherited)
 		return;
-	for (i = 0; i < conf->listen.n; i++) {
-		e = entry_find(ls, conf->listen.items[i]);
-		if (e)
-			e->keep = true;
+	if (open_missing(ls, conf, false)) {
+		close_unkept(ls);
+		return;
 	}
-	/* Old ones first: a new address may overlap one of them. */
+	/* Perhaps an old address is in the way of a new one.  If not, the old ones serve on. */
+	old = unkept_addresses(ls);
 	close_unkept(ls);
-	for (i = 0; i < conf->listen.n; i++) {
-		int r;
-
-		if (entry_find(ls, conf->listen.items[i]))
-			continue;
-		r = entry_open(ls, conf->listen.items[i]);
-		if (r < 0)
-			listen_failed(conf->listen.items[i], r);
-	}
+	if (!open_missing(ls, conf, true))
+		for (char **text = old; text && *text; text++)
+			(void)entry_open(ls, *text);
+	for (char **text = old; text && *text; text++)
+		free(*text);
+	free(old);
+	for (struct entry *e = ls->entries; e; e = e->next)
+		e->keep = false;
 }
 
 void

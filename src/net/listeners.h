@@ -21,8 +21,9 @@ int listeners_new(struct loop *loop, const struct conf *conf, listener_accept_fn
 void listeners_free(struct listeners *ls); /* NULL is fine */
 
 /*
- * Applies a changed listen setting: addresses that stay keep their sockets, new ones are
- * opened, those that are gone are closed.  One that cannot be opened is logged; the others work.
+ * Applies a changed listen setting: addresses that stay keep their sockets, new ones are opened,
+ * those that are gone are closed.  Where a new one cannot be opened, which is logged, those that
+ * were to go stay: senders are never left without a listener.
  */
 void listeners_set_conf(struct listeners *ls, const struct conf *conf);
 

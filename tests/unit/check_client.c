@@ -578,6 +578,31 @@ START_TEST(a_question_behind_dropped_metrics_is_not_asked)
 }
 END_TEST
 
+/* It asks, does not wait for the answers, and closes: its metrics count like any others. */
+START_TEST(who_leaves_without_answers_is_read_to_the_end)
+{
+	const uint64_t metrics = 3000;
+	uint8_t *buf = malloc((metrics + 1 + CLIENT_SYNCS_MAX + 50) * FRAME_MAX);
+	size_t len = add_metric(buf, 0);
+	int fd = connect_client();
+
+	for (uint64_t i = 0; i < CLIENT_SYNCS_MAX + 50; i++)
+		len += frame_encode_sync(buf + len, i, 2);
+	for (uint64_t i = 0; i < metrics; i++)
+		len += add_metric(buf + len, i);
+	send_all(fd, buf, len);
+	(void)close(fd);
+	for (unsigned i = 0; i < TURNS_MAX && stats.clients; i++) {
+		ck_assert_int_eq(loop_turn(loop, 10), 0);
+		store_all();
+	}
+	ck_assert_uint_eq(stats.clients, 0);
+	ck_assert_uint_eq(stats.received, metrics + 1);
+	ck_assert_uint_eq(clients_waiting(clients), 0);
+	free(buf);
+}
+END_TEST
+
 START_TEST(dropped_metrics_are_never_acknowledged)
 {
 	int fd;
@@ -653,6 +678,7 @@ suite(void)
 	tcase_add_test(tc, unread_answers_are_limited);
 	tcase_add_test(tc, frames_behind_the_last_question_are_not_forgotten);
 	tcase_add_test(tc, a_question_behind_dropped_metrics_is_not_asked);
+	tcase_add_test(tc, who_leaves_without_answers_is_read_to_the_end);
 	tcase_add_test(tc, dropped_metrics_are_never_acknowledged);
 	tcase_add_test(tc, drain_reads_what_the_sockets_hold);
 	tcase_add_test(tc, drain_lets_waiting_clients_have_their_answers);
