@@ -286,12 +286,26 @@ listener_alloc(struct loop *loop, listener_accept_fn *fn, void *arg, struct list
 }
 
 static int
-listener_start(struct listener *l)
+listener_watch(struct listener *l)
 {
 	l->bound.len = sizeof(l->bound.sa);
 	if (getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len) < 0)
 		return -errno;
 	return loop_io_set(&l->io, l->fd, LOOP_READ);
+}
+
+/* The last step of both constructors; r is how its socket was come by. */
+static int
+listener_start(struct listener *l, int r, struct listener **ret)
+{
+	if (r == 0)
+		r = listener_watch(l);
+	if (r < 0) {
+		listener_free(l);
+		return r;
+	}
+	*ret = l;
+	return 0;
 }
 
 int
@@ -303,15 +317,7 @@ listener_new(struct loop *loop, const struct address *addr, listener_accept_fn *
 
 	if (r < 0)
 		return r;
-	r = listener_open(l, addr);
-	if (r == 0)
-		r = listener_start(l);
-	if (r < 0) {
-		listener_free(l);
-		return r;
-	}
-	*ret = l;
-	return 0;
+	return listener_start(l, listener_open(l, addr), ret);
 }
 
 int
@@ -327,15 +333,7 @@ listener_inherit(struct loop *loop, int fd, listener_accept_fn *fn, void *arg,
 	}
 	l->fd = fd;
 	l->inherited = true;
-	r = listener_adopt(l);
-	if (r == 0)
-		r = listener_start(l);
-	if (r < 0) {
-		listener_free(l);
-		return r;
-	}
-	*ret = l;
-	return 0;
+	return listener_start(l, listener_adopt(l), ret);
 }
 
 static void
