@@ -22,9 +22,7 @@
 #include "store/writer.h"
 
 #define TICK_MS 1000
-#define WRITERS_END_MS                                                             \
-	2000 /* a writer that does not end by then hangs in a name server's answer \
-	      */
+#define WRITERS_END_MS 2000   /* one that goes on hangs in a name server's answer */
 #define OTHER_DESCRIPTORS 256 /* beside clients: listeners, spool, database, libraries */
 
 enum server_state { SERVER_STARTING, SERVER_RUNNING, SERVER_STOPPING, SERVER_DONE };

@@ -79,8 +79,10 @@ void queue_seal(struct queue *q);
  */
 void queue_turn(struct queue *q);
 
-/* Once a second: interval syncs, retries of what the disk refused, .stored files that are old
- * enough. */
+/*
+ * Once a second: interval syncs, retries of what the disk refused, .stored files that are old
+ * enough.
+ */
 void queue_tick(struct queue *q);
 
 /* Takes completions and sync results in; calls waiters. */
@@ -154,7 +156,8 @@ void queue_return(struct queue *q, struct batch *b, uint64_t after_ms);
  */
 uint64_t queue_complete_until(struct queue *q);
 
-/* The smallest number of any batch not yet stored and reported: ledger rows below it are settled.
+/*
+ * The smallest number of any batch not yet stored and reported: ledger rows below it are settled.
  */
 uint64_t queue_floor(struct queue *q);
 

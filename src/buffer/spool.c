@@ -157,7 +157,8 @@ identity_version(const struct spool *s, uint64_t *version, char uuid[TEXT_MAX])
 	return 0;
 }
 
-/* Looks at all files with that suffix: is one of a newer format, and which number is the greatest?
+/*
+ * Looks at all files with that suffix: is one of a newer format, and which number is the greatest?
  */
 static int
 look_at_files(const struct spool *s, const char *suffix, uint64_t *greatest, uint64_t *bytes)

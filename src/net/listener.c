@@ -175,7 +175,8 @@ listener_adopt(struct listener *l)
 
 /* ---- accepting ---- */
 
-/* What concerns this one connection only (accept(2), "Error handling"): the next one may be fine.
+/*
+ * What concerns this one connection only (accept(2), "Error handling"): the next one may be fine.
  */
 static bool
 error_passes(int error)
@@ -222,7 +223,8 @@ accept_some(struct listener *l, unsigned max)
 	return 0;
 }
 
-/* EMFILE, ENFILE, ENOBUFS, ENOMEM; anything unforeseen too, which would else be met at every turn.
+/*
+ * EMFILE, ENFILE, ENOBUFS, ENOMEM; anything unforeseen too, which would else be met at every turn.
  */
 static void
 listener_pause(struct listener *l, int error)

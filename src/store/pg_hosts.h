@@ -28,7 +28,8 @@ struct pg_hosts {
 	char *names, *addrs, *ports; /* what v points into */
 };
 
-/* Returns 0; -EINVAL when the string makes no sense (libpq's text might hold a password); -ENOMEM.
+/*
+ * Returns 0; -EINVAL when the string makes no sense (libpq's text might hold a password); -ENOMEM.
  */
 int pg_hosts_init(struct pg_hosts *h, const char *uri);
 void pg_hosts_done(struct pg_hosts *h);

@@ -1,13 +1,13 @@
 /*
  * sort.h - the order of rows that suits a database: by metric, each metric's by time.
  *
- * Rows that come one after the other then fall into the same leaf of an index on (metric_name,
- *time), and into the same segment of a columnstore.  Names are compared bytewise, which is COLLATE
- *"C"; in another collation the rows of a metric stand together all the same, and that is what
- *counts.
+ * Rows that come one after the other then fall into the same leaf of an index on
+ * (metric_name, time), and into the same segment of a columnstore.  Names are compared
+ * bytewise, which is COLLATE "C"; in another collation the rows of a metric stand together all
+ * the same, and that is what counts.
  *
- *	frames ── intern names ── rank the distinct ones ── counting sort by rank ── times, by
- *metric
+ *	frames ─> intern names ─> rank the distinct ones ─> counting sort by rank
+ *	       ─> sort the times of each metric
  *
  * No step is worse than O(n log n), whatever the names and times: they come from peers.  The names'
  * hash is seeded at random; where names collide all the same, the rows are sorted by the names

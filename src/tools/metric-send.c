@@ -153,7 +153,8 @@ send_lines(FILE *out, FILE *in)
 	return ok;
 }
 
-/* Asks whether everything is safe and waits for the answer; returns false if frames were refused.
+/*
+ * Asks whether everything is safe and waits for the answer; returns false if frames were refused.
  */
 static bool
 send_sync(FILE *out, unsigned level)

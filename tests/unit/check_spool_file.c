@@ -512,7 +512,8 @@ END_TEST
 
 START_TEST(a_forged_block_inside_a_damaged_one_is_its_senders_own)
 {
-	/* a sender can only forge blocks of metrics that it has sent, so nothing wrong comes of it
+	/*
+	 * a sender can only forge blocks of metrics that it has sent, so nothing wrong comes of it
 	 */
 	uint8_t bytes[2048], inner[512];
 	struct sample s;

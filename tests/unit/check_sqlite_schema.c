@@ -1,4 +1,5 @@
-/* check_sqlite_schema.c - the embedded store on files that are there, or cannot be, and its schema.
+/*
+ * check_sqlite_schema.c - the embedded store on files that are there, or cannot be, and its schema.
  */
 #include <check.h>
 #include <fcntl.h>
