@@ -7,9 +7,9 @@
  *
  * Conservation: received = stored + buffered + rejected + dropped, at every
  * moment.  "received" counts the metrics this process became responsible for:
- * accepted from clients, or recovered from the spool at start (those are also
- * counted in "recovered").  Frames that were refused are not metrics and count
- * apart.
+ * accepted from clients, recovered from the spool at start, or put back to be
+ * stored again, as a failed-over server lacks them (these two are also counted in
+ * "recovered").  Frames that were refused are not metrics and count apart.
  */
 #pragma once
 
@@ -23,7 +23,7 @@
 	X(buffered, "metrics in memory or in the spool")                         \
 	X(rejected, "metrics the database refused, kept in its rejected table")  \
 	X(dropped, "metrics given up by the overflow policy or lost to damage")  \
-	X(recovered, "metrics found in the spool at start")                      \
+	X(recovered, "metrics found in the spool at start, or stored again")     \
 	X(refused, "frames refused")                                             \
 	X(refused_empty_name, "of these: empty name")                            \
 	X(refused_invalid_utf8, "name not UTF-8")                                \
