@@ -81,7 +81,7 @@ START_TEST(defaults)
 }
 END_TEST
 
-/* The sample of DESIGN.md, with other values than the defaults. */
+/* Every section, with other values than the defaults. */
 START_TEST(everything)
 {
 	struct conf *c = conf_test_good(
