@@ -10,7 +10,7 @@
 #include "wire/frame.h"
 
 /* Fewer are not worth the trouble; HACKING.md has the figures of both. */
-#define SORT_MIN 64
+#define SORT_MIN 500
 #define DIRECT_SEGMENT_ROWS 200
 
 /* ---- what is known of the table ---- */
