@@ -2,7 +2,7 @@
 """
 Measures what the guarantee costs, on a PostgreSQL of its own with fsync on.
 
-    figures.py BUILD_DIRECTORY [overhead|ledger|sync|drain]...
+    figures.py BUILD_DIRECTORY [overhead|ledger|sync|drain|sort|timescale|connections]...
 
 Each round runs the variants one after the other on emptied tables; the figures are medians of
 five rounds, and ratios of the rounds' neighbours, since machines are shared and noisy.  Nothing
@@ -19,11 +19,12 @@ from datetime import datetime
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "integration"))
 os.environ.setdefault("METRIC_COLLECTORD", os.path.join(sys.argv[1], "metric-collectord"))
 
-from cluster import Cluster, server_directory  # noqa: E402
+from cluster import Cluster, has_timescaledb, server_directory  # noqa: E402
 from collector import Collector  # noqa: E402
 
-ROUNDS = 5
+ROUNDS = int(os.environ.get("ROUNDS", 5))
 ROWS = 1_000_000
+MANY_ROWS = 3_000_000  # where a second would be over too soon
 BUILD = sys.argv[1]
 
 
@@ -38,7 +39,8 @@ def tool(name, *args):
 
 
 def empty(database):
-    database.execute("TRUNCATE metrics, metric_collectord.batches")
+    database.execute("TRUNCATE metrics")
+    database.execute("TRUNCATE metric_collectord.batches")
     database.execute("CHECKPOINT")
 
 
@@ -46,9 +48,9 @@ def conninfo(database):
     return f"host=127.0.0.1 port={database.cluster.port} dbname={database.name} user=postgres"
 
 
-def bare(database, *options):
+def bare(database, *options, rows=ROWS):
     empty(database)
-    return tool("copy", "-n", ROWS, *options, conninfo(database))["rate"]
+    return tool("copy", "-n", rows, *options, conninfo(database))["rate"]
 
 
 def collector_for(database, directory, **conf):
@@ -56,7 +58,7 @@ def collector_for(database, directory, **conf):
         "listen": ["127.0.0.1:0"],
         "batch.interval": 1,
         "database.uri": database.uri,
-        "database.timescaledb": "off",
+        "database.timescaledb": "auto" if database.timescale else "off",
         "log.target": "stderr",
         **{k.replace("__", "."): v for k, v in conf.items()},
     }
@@ -64,18 +66,18 @@ def collector_for(database, directory, **conf):
     return Collector(directory, settings)
 
 
-def through_daemon(database, **conf):
+def through_daemon(database, rows=ROWS, **conf):
     empty(database)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         collector = collector_for(database, directory, **conf).start()
         collector.wait_event("database_connected")
-        rate = tool("load", "-n", ROWS, "127.0.0.1", collector.port)["rate"]
+        rate = tool("load", "-n", rows, "127.0.0.1", collector.port)["rate"]
         assert collector.stop() == 0
         return rate
 
 
-def report(title, rounds, base):
-    print(f"\n{title}: medians of {len(rounds)} rounds, {ROWS} rows, 200 names, 100,000 rows a COPY")
+def report(title, rounds, base, rows=ROWS):
+    print(f"\n{title}: medians of {len(rounds)} rounds, {rows} rows, 200 names, 100,000 rows a COPY")
     for name in rounds[0]:
         rates = [r[name] for r in rounds]
         ratios = [r[name] / r[base] for r in rounds]
@@ -144,6 +146,67 @@ def drain(database):
     report("drain", rounds, "bare COPY")
 
 
+def sort(database):
+    """What sorting costs and brings a bare COPY: names in turn, and all at random."""
+    for title, options in (("in turn", ()), ("at random", ("-r",))):
+        rounds, shares = [], []
+        for _ in range(ROUNDS):
+            one = {"unsorted": bare(database, *options)}
+            empty(database)
+            figures = tool("copy", "-n", ROWS, "-s", *options, conninfo(database))
+            one["sorted"] = figures["rate"]
+            shares.append(figures["sorting"] / (figures["seconds"] - figures["sorting"]))
+            rounds.append(one)
+        report(f"sort, names {title}, {kind(database)}", rounds, "unsorted")
+        print(f"  sorting takes {100 * statistics.median(shares):.1f} % of the COPY's own time")
+
+
+def timescale(database):
+    if not database.timescale:
+        print("skipped: TimescaleDB is not installed")
+        return
+    sort(database)
+    variants = {
+        "daemon": {},
+        "daemon, 2 connections": {"database__connections": 2},
+        "daemon, direct_compress": DIRECT,
+        "daemon, direct_compress, 2": {**DIRECT, "database__connections": 2},
+    }
+    rounds = []
+    for _ in range(ROUNDS):
+        one = {"bare COPY": bare(database, rows=MANY_ROWS)}
+        for name, conf in variants.items():
+            one[name] = through_daemon(database, rows=MANY_ROWS, **conf)
+        rounds.append(one)
+        print(f"  {one}", flush=True)
+    report("TimescaleDB", rounds, "bare COPY", MANY_ROWS)
+
+
+DIRECT = {"table__direct_compress": "auto"}
+
+
+def connections(database):
+    for title, conf in (("off", {}), ("auto", DIRECT)):
+        if conf and not database.timescale:
+            continue
+        rounds = []
+        for _ in range(ROUNDS):
+            rounds.append(
+                {
+                    f"{n} connections": through_daemon(
+                        database, rows=MANY_ROWS, database__connections=n, **conf
+                    )
+                    for n in (1, 2, 4)
+                }
+            )
+        title = f"direct_compress = {title}, {kind(database)}"
+        report(title, rounds, "1 connections", MANY_ROWS)
+
+
+def kind(database):
+    return "TimescaleDB" if database.timescale else "PostgreSQL"
+
+
 def timestamp(event):
     return datetime.strptime(event["timestamp"], "%Y-%m-%dT%H:%M:%S.%fZ").timestamp()
 
@@ -151,26 +214,50 @@ def timestamp(event):
 DRAIN_ROWS = int(os.environ.get("DRAIN_ROWS", 31_000_000))  # 1 GiB of frames
 
 
-def main():
-    wanted = sys.argv[2:] or ["overhead", "ledger", "sync", "drain"]
-    cluster = Cluster(
-        server_directory(),
-        fsync="on",
-        full_page_writes="on",
-        synchronous_commit="on",
-        shared_buffers="1GB",
-        max_wal_size="8GB",
-    ).start()
+def prepare(database):
+    """The daemon makes the tables."""
+    with tempfile.TemporaryDirectory() as directory:
+        first = collector_for(database, directory, table__direct_compress="auto").start()
+        first.wait_event("database_connected", timeout=60)
+        first.stop()
+
+
+SETTINGS = {
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "shared_buffers": "1GB",
+    "max_wal_size": "8GB",
+}
+TIMESCALE = {
+    "shared_preload_libraries": "timescaledb",
+    "max_worker_processes": "16",
+    "timescaledb.telemetry_level": "off",
+}
+PLAIN_FIGURES = ["overhead", "ledger", "sync", "drain", "sort"]
+TIMESCALE_FIGURES = ["timescale", "connections"]
+
+
+def measure(names, timescaledb):
+    if not names:
+        return
+    settings = {**SETTINGS, **(TIMESCALE if timescaledb else {})}
+    cluster = Cluster(server_directory(), **settings).start()
     try:
         database = cluster.create_database("bench")
-        with tempfile.TemporaryDirectory() as directory:
-            first = collector_for(database, directory).start()
-            first.wait_event("database_connected")
-            first.stop()
-        for name in wanted:
+        database.timescale = timescaledb
+        prepare(database)
+        for name in names:
             globals()[name](database)
     finally:
         cluster.remove()
+
+
+def main():
+    wanted = sys.argv[2:] or PLAIN_FIGURES + TIMESCALE_FIGURES
+    measure([name for name in wanted if name in PLAIN_FIGURES], False)
+    there = has_timescaledb(server_directory())
+    measure([name for name in wanted if name in TIMESCALE_FIGURES], there)
 
 
 if __name__ == "__main__":
