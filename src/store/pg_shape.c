@@ -156,7 +156,7 @@ static enum store_status
 check_chunks(struct pg_conn *c, struct chunk_limits *limits, const struct batch_view *b,
 	     struct pg_shape *ret, struct store_error *err)
 {
-	struct chunk_range *ranges;
+	struct chunk_range *ranges = NULL;
 	struct chunk_guard guard;
 	enum store_status st =
 	    pg_table_ranges(c, b->min_us, b->max_us, &ranges, &limits->n_ranges, err);
