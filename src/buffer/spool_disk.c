@@ -109,6 +109,7 @@ disk_open(const struct spool *s, const char *name, int flags, uint64_t *size)
 	struct stat st;
 	int r = 0;
 
+	*size = 0; /* compilers do not know that -errno is negative */
 	if (fd < 0)
 		return -errno;
 	if (fstat(fd, &st) < 0)
@@ -226,6 +227,8 @@ disk_list(const struct spool *s, const char *suffix, uint64_t **ret, size_t *n)
 	size_t count = 0;
 	int r = 0;
 
+	*ret = NULL; /* as in disk_open() */
+	*n = 0;
 	if (!dir) {
 		r = -errno;
 		if (fd >= 0)
