@@ -543,8 +543,6 @@ queue_seal(struct queue *q)
 		q->unfinished++;
 	q->open = NULL;
 	memory_hold(q, b);
-	if (q->spool)
-		queue_written(q);
 	(void)pthread_mutex_lock(&q->mutex);
 	b->state = BATCH_SEALED;
 	list_insert(q, b);
@@ -552,6 +550,8 @@ queue_seal(struct queue *q)
 	q->open_us = UINT64_MAX;
 	(void)pthread_cond_broadcast(&q->cond); /* a writer that sleeps would swallow a signal */
 	(void)pthread_mutex_unlock(&q->mutex);
+	if (q->spool)
+		queue_written(q); /* in the list, the batch shows what the disk has refused */
 }
 
 /* ---- the turn ---- */
@@ -600,8 +600,8 @@ queue_tick(struct queue *q)
 {
 	if (q->spool) {
 		queue_finish_all(q);
-		if (!q->disk_failing && q->open && queue_write_batch(q, q->open) == 0)
-			queue_written(q);
+		if (!q->disk_failing && (!q->open || queue_write_batch(q, q->open) == 0))
+			queue_written(q); /* sealed batches among them */
 		if (q->limits.sync != CONF_SYNC_NEVER)
 			queue_sync_start(q);
 		spool_prune(q->spool, q->limits.keep_ms);

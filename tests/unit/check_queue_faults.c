@@ -4,6 +4,35 @@
 
 #include "queue_fixture.h"
 
+/* ---- the disk ---- */
+
+/* Stands in the way of the files of batches that are yet to come, or no longer. */
+static void
+refuse_files(uint64_t first, uint64_t last, bool refuse)
+{
+	for (; first <= last; first++) {
+		char path[192];
+
+		(void)snprintf(path, sizeof(path), "%s/%020llu.batch", conf.buffer.spool,
+			       (unsigned long long)first);
+		if (refuse)
+			ck_assert_int_eq(mkdir(path, 0700), 0);
+		else
+			(void)rmdir(path);
+	}
+}
+
+/* Whatever sync was asked for before has ended when this returns. */
+static void
+collect_synced(void)
+{
+	uint64_t ticket = spool_sync(spool);
+
+	while (spool_synced(spool, NULL) < ticket)
+		(void)usleep(100);
+	queue_collect(queue);
+}
+
 /* ---- writers ---- */
 
 #define ROUNDS 200
@@ -117,6 +146,33 @@ START_TEST(a_failed_wait_may_end_the_one_behind_it)
 }
 END_TEST
 
+/* The batch is sealed while the disk is full: what it refuses is not written, still less synced. */
+START_TEST(a_seal_that_the_disk_refuses_answers_nothing)
+{
+	struct queue_wait w = new_wait();
+	uint64_t number;
+
+	close_queue();
+	conf.buffer.sync = _i ? CONF_SYNC_ALWAYS : CONF_SYNC_NEVER;
+	open_queue();
+	number = put(1, 1);
+	queue_seal(queue);
+	collect_synced();
+	refuse_files(number + 1, number + 1, true);
+	ck_assert_int_eq(queue_wait(queue, &w, 1, put(1, 2)), QUEUE_WAIT_PENDING);
+	queue_turn(queue);
+	queue_seal(queue);
+	collect_synced();
+	queue_turn(queue);
+	expect_answers(0, 0);
+	ck_assert_uint_eq(queue_unsafe_rows(queue), 1);
+	refuse_files(number + 1, number + 1, false);
+	queue_tick(queue);
+	collect_synced();
+	expect_answers(1, 0);
+}
+END_TEST
+
 /* A batch that is stored again has no place in the stream of this run's bytes. */
 START_TEST(a_requeued_batch_makes_nothing_durable)
 {
@@ -188,22 +244,6 @@ START_TEST(a_slow_sync_drops_nothing)
 }
 END_TEST
 
-/* Stands in the way of the files of batches that are yet to come, or no longer. */
-static void
-refuse_files(uint64_t first, uint64_t last, bool refuse)
-{
-	for (; first <= last; first++) {
-		char path[192];
-
-		(void)snprintf(path, sizeof(path), "%s/%020llu.batch", conf.buffer.spool,
-			       (unsigned long long)first);
-		if (refuse)
-			ck_assert_int_eq(mkdir(path, 0700), 0);
-		else
-			(void)rmdir(path);
-	}
-}
-
 /* Where the disk refuses writes, dropping what it holds already helps nobody. */
 START_TEST(a_failing_disk_keeps_the_backlog)
 {
@@ -265,6 +305,7 @@ suite(void)
 	tc = tcase_create("spool");
 	tcase_add_checked_fixture(tc, setup_spool, teardown);
 	tcase_add_test(tc, a_failed_wait_may_end_the_one_behind_it);
+	tcase_add_loop_test(tc, a_seal_that_the_disk_refuses_answers_nothing, 0, 2);
 	tcase_add_test(tc, a_requeued_batch_makes_nothing_durable);
 	tcase_add_test(tc, a_reload_does_not_change_the_sync_mode);
 	tcase_add_loop_test(tc, a_slow_sync_drops_nothing, 0, 2);
