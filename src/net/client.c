@@ -10,9 +10,8 @@
 #include "service/clock.h"
 #include "service/log.h"
 
-#define DRAIN_READS                                                                  \
-	32 /* per client at stop, more than a socket holds: a sender may never pause \
-	    */
+/* Per client at stop, more than a socket holds: a sender may never pause. */
+#define DRAIN_READS 32
 
 /* ---- states ---- */
 
@@ -338,8 +337,7 @@ clients_tick(struct clients *cs)
 		return;
 	for (c = cs->oldest; c && now_ms - c->active_ms >= timeout_ms; c = next) {
 		next = c->next;
-		/* One that waits for us is not to blame for its silence, unless it takes no answer.
-		 */
+		/* Who waits for us is not to blame for silence, unless it takes no answer. */
 		if (!client_wants_write(c) && (c->state != CLIENT_OPEN || c->n_syncs))
 			continue;
 		cs->stats->clients_timed_out++;
