@@ -455,6 +455,8 @@ server_end_writers(struct server *s)
 			return false;
 	}
 	queue_collect(s->queue); /* what they finished last */
+	queue_seal(s->queue);
+	(void)queue_safe(s->queue); /* and what they did not */
 	return true;
 }
 

@@ -478,6 +478,8 @@ bool
 queue_accepts(struct queue *q)
 {
 	check_room(q);
+	if (q->closed)
+		return false;
 	if (q->limits.overflow != CONF_BLOCK)
 		return true;
 	if (!q->full)
@@ -528,6 +530,9 @@ queue_append(struct queue *q, const uint8_t *frames, size_t len, const struct ba
 	q->position += len;
 	q->stats->buffered += part->rows;
 	q->stats->memory_bytes += len;
+	/* a block's worth of a long turn; what the disk has not got stays below SPOOL_RESERVE */
+	if (q->spool && b->bytes - b->written >= BLOCK_BYTES)
+		queue_write_open(q);
 	return b->number;
 }
 
@@ -584,11 +589,8 @@ void
 queue_turn(struct queue *q)
 {
 	flush_for_waits(q);
-	if (q->spool && q->open && q->open->written < q->open->bytes) {
-		/* With older batches waiting for the disk, this one waits behind them. */
-		if (!q->disk_failing && queue_write_batch(q, q->open) == 0)
-			queue_written(q);
-	}
+	if (q->spool && q->open && q->open->written < q->open->bytes)
+		queue_write_open(q);
 	queue_release_waits(q);
 	if (q->stats->memory_bytes >= DRAINED(q->limits.memory))
 		check_room(q);

@@ -53,7 +53,7 @@ const char *queue_collector(const struct queue *q);
 
 /* ---- the loop thread: metrics in ---- */
 
-/* May clients be read?  False only under the policy "block", while everything is full. */
+/* May clients be read?  False under the policy "block" while everything is full; see queue_safe(). */
 bool queue_accepts(struct queue *q);
 
 /* How much one queue_append() may bring at the most. */
@@ -93,7 +93,8 @@ uint64_t queue_unsafe_rows(struct queue *q);
 
 /*
  * Asks for a last sync, if one is needed; true once everything is in the spool and, unless
- * buffer.sync is never, synced.  Always false without a spool.  For shutdown.
+ * buffer.sync is never, synced.  Always false without a spool.  For shutdown: on a full disk it
+ * uses the spool's reserve, after which queue_accepts() is false for good.
  */
 bool queue_safe(struct queue *q);
 

@@ -6,9 +6,6 @@
 #include "service/log.h"
 #include "wire/frame.h"
 
-/* A block of the spool is at most this long, so that damage costs little. */
-#define BLOCK_BYTES ((size_t)1 << 20)
-
 static void
 disk_failed(struct queue *q, const struct batch *b, int error)
 {
@@ -72,6 +69,13 @@ queue_write_batch(struct queue *q, struct batch *b)
 	if (r < 0)
 		disk_failed(q, b, r);
 	return r;
+}
+
+void
+queue_write_open(struct queue *q)
+{
+	if (!q->disk_failing && queue_write_batch(q, q->open) == 0)
+		queue_written(q);
 }
 
 int
@@ -171,6 +175,10 @@ queue_safe(struct queue *q)
 	if (!q->spool)
 		return false;
 	queue_finish_all(q);
+	if (q->unfinished && spool_reserve_use(q->spool)) {
+		q->closed = true; /* the reserve is for what has been taken */
+		queue_finish_all(q);
+	}
 	if (written_position(q) < q->position || q->unfinished)
 		return false;
 	if (q->limits.sync == CONF_SYNC_NEVER || q->synced >= q->position)

@@ -46,6 +46,7 @@ struct queue {
 	size_t unfinished;    /* sealed batches that the disk has not taken whole */
 	bool disk_failing;
 	bool disk_full; /* that is why */
+	bool closed;    /* the spool's reserve is used: nothing more is taken */
 	bool full;
 	uint64_t dropped_since_full;
 	uint64_t dropped_to; /* the greatest number of a batch that lost metrics */
@@ -93,8 +94,14 @@ int queue_write_batch(struct queue *q, struct batch *b);
 /* The last step of a sealed batch: its summary.  From here on it may live on disk only. */
 int queue_finish_batch(struct queue *q, struct batch *b);
 
+/* A block of the spool is at most this long, so that damage costs little. */
+#define BLOCK_BYTES ((size_t)1 << 20)
+
 /* Tries again what a full or failing disk has refused, oldest first. */
 void queue_finish_all(struct queue *q);
+
+/* Brings the open batch there, unless older ones wait for the disk. */
+void queue_write_open(struct queue *q);
 
 /* After blocks were written: what the sync mode wants at once. */
 void queue_written(struct queue *q);

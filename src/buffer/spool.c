@@ -354,6 +354,7 @@ open_all(struct spool *s, char why[SPOOL_WHY_MAX])
 	r = names_load(s, greatest);
 	if (r < 0)
 		return refuse(why, r, "spool %s cannot be written: %s", s->dir, strerror(-r));
+	s->reserve_wanted = spool_reserve_make(s) < 0; /* the syncer will try again */
 	r = syncer_start(s);
 	if (r < 0)
 		return refuse(why, r, "spool %s: no thread: %s", s->dir, strerror(-r));

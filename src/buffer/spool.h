@@ -4,6 +4,7 @@
  *	spool/identity                     the collector's UUID, made once
  *	spool/sequence                     no number from this one on has been used; and a CRC
  *	spool/lock                         held (flock) by the daemon that runs
+ *	spool/reserve                      room that is given up when a stop meets a full disk
  *	spool/00000000000000000042.batch   a batch that is not stored yet
  *	spool/00000000000000000041.stored  a stored one that buffer.keep still keeps
  *	spool/corrupt/                     what was damaged, moved aside
@@ -88,6 +89,16 @@ int spool_seal(struct spool_file *f);
 
 /* Lets go of f without sealing (shutdown after an error).  NULL is fine. */
 void spool_file_free(struct spool_file *f);
+
+/*
+ * So much room is put by, from the start or as soon as the disk has it, so that a stop can write down
+ * what was read but never acknowledged when the disk was found full.  Who appends sees to it that
+ * this is always less than the reserve.
+ */
+#define SPOOL_RESERVE ((size_t)2 << 20)
+
+/* Gives the reserve up, for good; false when there is none (any more).  Loop thread. */
+bool spool_reserve_use(struct spool *s);
 
 /* Bytes of all files that hold batches (.batch and .stored).  Any thread. */
 uint64_t spool_bytes(const struct spool *s);

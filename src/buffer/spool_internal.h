@@ -7,6 +7,7 @@
  *	spool_sync.c     the syncer thread, and files whose fdatasync failed
  *	spool_recover.c  files of earlier runs, damage, reading back
  *	spool_keep.c     the end of a batch's file: removing, keeping, pruning
+ *	spool_reserve.c  room for a stop on a full disk
  *
  * Locks, each to be taken after those above it:
  *
@@ -92,6 +93,8 @@ struct spool {
 	uint64_t limit;            /* numbers below it are reserved */
 	bool numbers_wanted;       /* the reserve is to be renewed */
 	uint64_t numbers_retry_ms; /* as retry_ms */
+	bool reserve_wanted;       /* the disk did not have the room for it */
+	uint64_t reserve_retry_ms; /* as retry_ms */
 	bool reap;                 /* a file that is open is closed and removed */
 	bool closed_unsynced;      /* sync = never: files were closed as they were */
 	bool stop;
@@ -173,6 +176,10 @@ int spool_write_summary(int fd, const struct spool_header *h);
 
 /* The batch's file of so many bytes has lost its name: it no longer counts.  names is held. */
 void spool_name_gone(struct spool *s, uint64_t number, uint64_t size);
+
+/* ---- spool_reserve.c ---- */
+
+int spool_reserve_make(const struct spool *s);
 
 /* ---- spool_sync.c ---- */
 

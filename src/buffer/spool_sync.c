@@ -327,6 +327,20 @@ numbers_round(struct spool *s)
 	s->numbers_retry_ms = r < 0 ? clock_ms() + SPOOL_RETRY_MS : 0;
 }
 
+/* As sync_round(). */
+static void
+reserve_round(struct spool *s)
+{
+	int r;
+
+	(void)pthread_mutex_unlock(&s->lock);
+	r = spool_reserve_make(s);
+	(void)pthread_mutex_lock(&s->lock);
+	if (r == 0)
+		s->reserve_wanted = false;
+	s->reserve_retry_ms = clock_ms() + SPOOL_RETRY_MS;
+}
+
 /* ---- the thread ---- */
 
 /* When there is something to do: 0 = now, UINT64_MAX = nothing.  spool.lock is held. */
@@ -339,6 +353,8 @@ due_ms(const struct spool *s)
 		due = s->retry_ms;
 	if (s->numbers_wanted && s->numbers_retry_ms < due)
 		due = s->numbers_retry_ms;
+	if (s->reserve_wanted && s->reserve_retry_ms < due)
+		due = s->reserve_retry_ms;
 	return due;
 }
 
@@ -376,6 +392,8 @@ syncer(void *arg)
 			sync_round(s);
 		if (s->reap)
 			reap_round(s);
+		if (s->reserve_wanted && !stop && s->reserve_retry_ms <= clock_ms())
+			reserve_round(s);
 	}
 	(void)pthread_mutex_unlock(&s->lock);
 	return NULL;

@@ -1,5 +1,7 @@
 """The spool's disk is full, read-only, failing or slow, or the clock steps."""
+import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -40,6 +42,51 @@ def test_full_disk_slows_senders_and_loses_nothing(start_collector, own_cluster,
     assert collector.stop() == 0
     assert database.value("SELECT count(DISTINCT value) FROM metrics") == 300_000
     assert collector.stopped["dropped"] == 0
+
+
+def flood(address, data):
+    """Sends until the collector takes no more, and leaves the connection."""
+    with socket.create_connection(address) as sock:
+        try:
+            sock.sendall(data)
+        except OSError:
+            pass
+
+
+def test_stop_with_a_full_disk_and_no_database(new_collector, own_cluster, small_disk):
+    """Whatever has been read goes into the reserve; the next start stores all of it."""
+    database = own_cluster.database("postgres")
+    disk = small_disk("6m")
+    settings = dict(
+        buffer__spool=disk / "spool", buffer__sync="always", buffer__memory_limit="64M"
+    )
+    collector = new_collector(database, **settings).start()
+    senders = [
+        threading.Thread(target=flood, args=(("127.0.0.1", collector.port), piece))
+        for piece in (series(f"flood.{i}", 40_000, first=i * 40_000) for i in range(12))
+    ]
+    for sender in senders:  # 12 MB at once
+        sender.start()
+    full = collector.wait_event("buffer_full", timeout=60)
+    assert full["disk_refuses_writes"] is True
+    collector.wait_event("database_unavailable")
+    assert collector.stop() == 0
+    for sender in senders:
+        sender.join()
+    assert not collector.find("metrics_lost")
+    received = collector.stopped["received"]
+    assert collector.stopped["buffered"] == received > 0
+    assert not (disk / "spool" / "reserve").exists(), "it was needed"
+
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    own_cluster.start()
+    collector = new_collector(database, **settings).start()
+    settle(collector)
+    assert (disk / "spool" / "reserve").stat().st_blocks * 512 >= 2 << 20
+    assert collector.stop() == 0
+    assert not collector.find("spool_corrupt")
+    assert database.value("SELECT count(*) FROM metrics") == received
+    assert database.value("SELECT count(DISTINCT value) FROM metrics") == received
 
 
 def test_full_disk_and_a_good_database(start_collector, database, small_disk):

@@ -59,6 +59,48 @@ START_TEST(a_second_daemon_is_kept_out)
 }
 END_TEST
 
+/* ---- the reserve ---- */
+
+static bool
+reserve_is_there(void)
+{
+	struct stat st;
+
+	return stat(path_of("reserve"), &st) == 0 && (uint64_t)st.st_blocks * 512 >= SPOOL_RESERVE;
+}
+
+START_TEST(the_reserve_is_used_once_and_made_anew_by_the_next_start)
+{
+	struct spool *s = spool_must_open(CONF_SYNC_NEVER);
+
+	ck_assert(reserve_is_there());
+	ck_assert(spool_reserve_use(s));
+	ck_assert(!reserve_is_there());
+	ck_assert(!spool_reserve_use(s));
+	spool_free(s);
+	ck_assert(!reserve_is_there());
+	spool_free(spool_must_open(CONF_SYNC_NEVER));
+	ck_assert(reserve_is_there());
+}
+END_TEST
+
+/* Something stands in its way, as a full disk would. */
+START_TEST(a_reserve_that_cannot_be_had_is_made_later)
+{
+	struct spool *s;
+
+	ck_assert_int_eq(mkdir(path_of("reserve"), 0700), 0);
+	s = spool_must_open(CONF_SYNC_NEVER);
+	ck_assert(!spool_reserve_use(s));
+	spool_free(s);
+	s = spool_must_open(CONF_SYNC_NEVER);
+	ck_assert_int_eq(rmdir(path_of("reserve")), 0);
+	while (!reserve_is_there()) /* or the time limit of the test */
+		(void)usleep(1000);
+	spool_free(s);
+}
+END_TEST
+
 /* ---- a newer format ---- */
 
 static void
@@ -92,7 +134,7 @@ START_TEST(a_newer_spool_is_left_untouched)
 	ck_assert_int_eq(spool_open(dir, CONF_SYNC_INTERVAL, &s, why), -ENOTSUP);
 	ck_assert_ptr_nonnull(strstr(why, "newer version"));
 	ck_assert_int_eq(stat(dir, &after), 0);
-	ck_assert_uint_eq(count_names(dir), 3);
+	ck_assert_uint_eq(count_names(dir), 3); /* those from above */
 	ck_assert(before.st_mtim.tv_sec == after.st_mtim.tv_sec &&
 		  before.st_mtim.tv_nsec == after.st_mtim.tv_nsec);
 	ck_assert_int_eq(file_get(batch_path(3), text, sizeof(text)), 7);
@@ -229,6 +271,8 @@ suite(void)
 	tcase_add_test(tc, a_new_directory_gets_what_it_needs);
 	tcase_add_test(tc, a_directory_that_cannot_be_is_an_error_with_a_reason);
 	tcase_add_test(tc, a_second_daemon_is_kept_out);
+	tcase_add_test(tc, the_reserve_is_used_once_and_made_anew_by_the_next_start);
+	tcase_add_test(tc, a_reserve_that_cannot_be_had_is_made_later);
 	tcase_add_loop_test(tc, a_newer_spool_is_left_untouched, 0, 3);
 	tcase_add_test(tc, numbers_never_repeat);
 	tcase_add_loop_test(tc, numbers_never_repeat_after_damage, 0,

@@ -383,7 +383,7 @@ START_TEST(foreign_files_are_left_alone)
 	for (unsigned i = 0; i < n; i++)
 		ck_assert_int_eq(file_get(path_of(names[i]), got, sizeof(got)), 4);
 	ck_assert(!exists(path_of("00000000000000000042.batch.new")));
-	ck_assert_uint_eq(count_names(dir), n + 3); /* identity, sequence, lock */
+	ck_assert_uint_eq(count_names(dir), n + OWN_NAMES);
 	spool_free(s);
 }
 END_TEST

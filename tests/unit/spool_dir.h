@@ -18,6 +18,7 @@
 #include "spool_samples.h"
 
 #define PATH_SIZE 512
+#define OWN_NAMES 4 /* in a spool without batches: identity, sequence, lock, reserve */
 
 /* Check runs each test in a process of its own. */
 static char dir[64];
