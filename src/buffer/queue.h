@@ -53,7 +53,7 @@ const char *queue_collector(const struct queue *q);
 
 /* ---- the loop thread: metrics in ---- */
 
-/* May clients be read?  False under the policy "block" while everything is full; see queue_safe(). */
+/* May clients be read?  False under the policy "block", while everything is full. */
 bool queue_accepts(struct queue *q);
 
 /* How much one queue_append() may bring at the most. */

@@ -91,9 +91,9 @@ int spool_seal(struct spool_file *f);
 void spool_file_free(struct spool_file *f);
 
 /*
- * So much room is put by, from the start or as soon as the disk has it, so that a stop can write down
- * what was read but never acknowledged when the disk was found full.  Who appends sees to it that
- * this is always less than the reserve.
+ * So much room is put by, from the start or as soon as the disk has it, so that a stop can write
+ * down what was read but never acknowledged when the disk was found full.  Who appends sees to it
+ * that this is always less than the reserve.
  */
 #define SPOOL_RESERVE ((size_t)2 << 20)
 
