@@ -85,10 +85,67 @@ BEGIN
 END
 $$;
 
--- The newest rows, and everything in a stretch of time.
-CREATE INDEX IF NOT EXISTS metrics_time_idx ON metrics (time DESC);
--- One metric's newest row, and its stretch of time.
-CREATE INDEX IF NOT EXISTS metrics_metric_name_time_idx ON metrics (metric_name, time DESC);
+-- For extensions that cannot work on a table which is partitioned like that: another one takes its
+-- place, first empty and then with its rows.  Indexes get their names back that way.
+CREATE OR REPLACE FUNCTION metric_collectord.set_partitions_aside()
+RETURNS void LANGUAGE plpgsql SET client_min_messages = warning
+AS $$
+DECLARE
+	old  regclass := 'metrics'::regclass;
+	home text := (SELECT relnamespace::regnamespace FROM pg_class WHERE oid = old);
+	r    record;
+BEGIN
+	IF NOT EXISTS (SELECT FROM metric_collectord.policies WHERE policy = 'partitions')
+	OR (SELECT relkind FROM pg_class WHERE oid = old) <> 'p' THEN
+		RETURN;
+	END IF;
+	IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = old AND NOT tgisinternal) THEN
+		RAISE EXCEPTION 'metrics is partitioned, and its triggers are in the way'
+			USING ERRCODE = '0A000';
+	END IF;
+	FOR r IN
+		SELECT c.relname, x.indexrelid::regclass AS name
+		FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid WHERE x.indrelid = old
+	LOOP
+		EXECUTE format('ALTER INDEX %s RENAME TO %I', r.name, left(r.relname, 50) || '_before');
+	END LOOP;
+	EXECUTE format('ALTER TABLE %s RENAME TO metrics_before', old);
+	EXECUTE format('CREATE TABLE %s.metrics (LIKE %s.metrics_before INCLUDING ALL)', home, home);
+	FOR r IN
+		SELECT a.* FROM pg_class c, aclexplode(c.relacl) a
+		WHERE c.oid = old AND a.grantee <> c.relowner
+	LOOP
+		EXECUTE format('GRANT %s ON %s.metrics TO %s', r.privilege_type, home,
+			CASE WHEN r.grantee = 0 THEN 'PUBLIC' ELSE r.grantee::regrole::text END);
+	END LOOP;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION metric_collectord.take_rows_back()
+RETURNS void LANGUAGE plpgsql
+AS $$
+DECLARE
+	home text := (SELECT relnamespace::regnamespace FROM pg_class WHERE oid = 'metrics'::regclass);
+BEGIN
+	IF EXISTS (SELECT FROM metric_collectord.policies WHERE policy = 'partitions')
+	AND to_regclass(home || '.metrics_before') IS NOT NULL THEN
+		EXECUTE format('INSERT INTO %s.metrics SELECT * FROM %s.metrics_before', home, home);
+		EXECUTE format('DROP TABLE %s.metrics_before', home);
+	END IF;
+	DELETE FROM metric_collectord.policies WHERE policy = 'partitions';
+END
+$$;
+
+-- One statement each: Citus, where it has distributed the table before us, sends on whole messages.
+DO $$
+BEGIN
+	-- The newest rows, and everything in a stretch of time.
+	EXECUTE 'CREATE INDEX IF NOT EXISTS metrics_time_idx ON metrics (time DESC)';
+	-- One metric's newest row, and its stretch of time.
+	EXECUTE 'CREATE INDEX IF NOT EXISTS metrics_metric_name_time_idx'
+		' ON metrics (metric_name, time DESC)';
+END
+$$;
 
 -- ---- for readers; see metric-collectord-sql(7) ----
 

@@ -47,6 +47,13 @@ struct isolation {
 	struct store_error *err;
 };
 
+bool
+isolate_helps(const struct pg_conn *c, const struct store_error *err)
+{
+	return pg_error_class(err->sqlstate) == PG_ISOLATE ||
+	       (c->distributed && strcmp(err->sqlstate, "XX000") == 0);
+}
+
 /* Cuts a part of two rows or more in two; the first one is worked on first. */
 static void
 halve(struct isolation *i, const struct part *p)
@@ -180,6 +187,31 @@ describe_refused(struct isolation *i, const struct isolate_refused *refused)
 	i->tail_len = (size_t)(o - i->tail);
 }
 
+/* A row by itself, where COPY would not say what is wrong with it. */
+static enum store_status
+insert_row(struct isolation *i, const struct part *p)
+{
+	struct refusal r;
+	struct frame f;
+	enum store_status st;
+	const char *values[] = {(const char *)r.time, r.name, (const char *)r.value};
+	const int lengths[] = {sizeof(r.time), 0, sizeof(r.value)};
+	const int formats[] = {1, 0, 1};
+	const struct pg_params params = {3, values, lengths, formats};
+
+	(void)frame_read(p->rows.frames, &f);
+	be64_store(r.time, f.time_us - EPOCH_US);
+	memcpy(r.value, p->rows.frames + 9 + f.name_len, sizeof(r.value));
+	(void)snprintf(r.name, sizeof(r.name), "%.*s", (int)f.name_len, f.name);
+	st = pg_query(i->c, "SAVEPOINT half", NULL, i->err);
+	if (st != STORE_OK)
+		return st;
+	return pg_query_params(i->c,
+			       "INSERT INTO metrics (time, metric_name, value)"
+			       " VALUES ($1::timestamptz, $2, $3::float8)",
+			       &params, NULL, i->err);
+}
+
 /* Copies a part to where it belongs. */
 static enum store_status
 copy_part(struct isolation *i, const struct part *p)
@@ -187,6 +219,8 @@ copy_part(struct isolation *i, const struct part *p)
 	enum store_status st;
 	struct copy rows;
 
+	if (i->c->distributed && p->rows.rows == 1 && !p->refused)
+		return insert_row(i, p);
 	copy_init(&rows, p->rows.frames, p->rows.len);
 	if (!p->refused)
 		return pg_copy(i->c, "SAVEPOINT half; " PG_COPY, &rows, i->err);
@@ -209,7 +243,9 @@ try_part(struct isolation *i, const struct part *p)
 	st = copy_part(i, p);
 	if (st == STORE_OK)
 		return pg_query(i->c, "RELEASE SAVEPOINT half", NULL, i->err);
-	if (st != STORE_HOLD || pg_error_class(i->err->sqlstate) != PG_ISOLATE)
+	if (st != STORE_HOLD || !isolate_helps(i->c, i->err))
+		return st;
+	if (p->rows.rows == 1 && pg_error_class(i->err->sqlstate) != PG_ISOLATE)
 		return st;
 	st = pg_query(i->c, "ROLLBACK TO SAVEPOINT half; RELEASE SAVEPOINT half", NULL, &second);
 	if (st != STORE_OK) {

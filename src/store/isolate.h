@@ -6,6 +6,9 @@
  * which go to metric_collectord.rejected.  All the others are stored.
  *
  * Rows that shall not be tried at all go there in the same transaction.
+ *
+ * Citus hides why a node refuses a COPY: all that comes is XX000.  A distributed batch is therefore
+ * halved for that, too, and single rows are tried with INSERT, which tells.
  */
 #pragma once
 
@@ -18,6 +21,9 @@ struct isolate_rows {
 	size_t len;
 	uint64_t rows;
 };
+
+/* Does an error leave it open that some row of a COPY is to blame? */
+bool isolate_helps(const struct pg_conn *c, const struct store_error *err);
 
 /* Rows that are not tried, and why; both texts end up in the rejected table. */
 struct isolate_refused {

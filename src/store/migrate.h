@@ -10,7 +10,7 @@
 #include <stddef.h>
 
 struct migration_file {
-	const char *flavour; /* "postgresql", "timescaledb", "sqlite" */
+	const char *flavour; /* "postgresql", "timescaledb", "citus", "sqlite" */
 	unsigned version;    /* NNN */
 	const char *name;
 	const char *sha256; /* of the file, 64 hex digits */

@@ -32,6 +32,7 @@ struct pg_conn {
 	uint64_t stall_ms; /* how long a wait may last without a byte */
 	PGresult *failure; /* of the last statement that the server refused; NULL: none */
 	uint8_t *buf;      /* for pg_copy() */
+	bool distributed;  /* metrics is, by Citus (pg_citus.h); set by who has asked */
 };
 
 /*

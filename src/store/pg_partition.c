@@ -1,6 +1,7 @@
 #include "store/pg_partition.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,24 +47,21 @@ static const char ours_sql[] =
     "SELECT relkind, EXISTS (SELECT FROM metric_collectord.policies WHERE policy = 'partitions')"
     " FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass('metrics')";
 
-#define BOUND(word)                                                \
-	"(extract(epoch FROM pg_catalog.substring(b.bound, '" word \
-	" \\(''([^'']+)''\\)')::timestamptz) * 1000000)::bigint"
-
 /* The schema, then each partition but the default one. */
-static const char ranges_sql[] = "SELECT * FROM (SELECT b.name, greatest(0, " BOUND(
-    "FROM") ") AS from_us,"
-	    " least(253402300800000000, " BOUND(
-		"TO") ") AS to_us FROM"
-		      "  (SELECT i.inhrelid::pg_catalog.regclass::text AS name,"
-		      "    pg_catalog.pg_get_expr(p.relpartbound, p.oid) AS bound"
-		      "   FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = "
-		      "i.inhrelid"
-		      "   WHERE i.inhparent = 'metrics'::pg_catalog.regclass) b WHERE b.bound <> "
-		      "'DEFAULT'"
-		      " UNION ALL SELECT relnamespace::pg_catalog.regnamespace::text, NULL, NULL"
-		      "  FROM pg_catalog.pg_class WHERE oid = 'metrics'::pg_catalog.regclass) r"
-		      " ORDER BY from_us NULLS FIRST";
+static const char ranges_sql[] =
+    "WITH p AS (SELECT i.inhrelid::pg_catalog.regclass::text AS name,"
+    "  pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bound"
+    "  FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid"
+    "  WHERE i.inhparent = 'metrics'::pg_catalog.regclass),"
+    " b AS (SELECT name,"
+    "  pg_catalog.substring(bound, 'FROM \\(''([^'']+)''\\)')::timestamptz AS since,"
+    "  pg_catalog.substring(bound, 'TO \\(''([^'']+)''\\)')::timestamptz AS until"
+    "  FROM p WHERE bound <> 'DEFAULT')"
+    " SELECT relnamespace::pg_catalog.regnamespace::text, NULL::bigint, NULL::bigint"
+    "  FROM pg_catalog.pg_class WHERE oid = 'metrics'::pg_catalog.regclass"
+    " UNION ALL SELECT name, greatest(0, (extract(epoch FROM since) * 1000000)::bigint),"
+    "  least(253402300800000000, (extract(epoch FROM until) * 1000000)::bigint) FROM b"
+    " ORDER BY 2 NULLS FIRST";
 
 /* ---- what there is ---- */
 
@@ -125,6 +123,19 @@ gap_at(const struct table *t, uint64_t interval_us, uint64_t at_us, struct range
 	return true;
 }
 
+/* Runs one statement: Citus, which sends it on to the nodes, takes no more in a message. */
+__attribute__((format(printf, 2, 3))) static enum store_status
+run(const struct work *w, const char *fmt, ...)
+{
+	char sql[SQL_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(sql, sizeof(sql), fmt, ap);
+	va_end(ap);
+	return pg_query(w->c, sql, NULL, w->err);
+}
+
 /* ---- making one ---- */
 
 static void
@@ -146,24 +157,32 @@ name_of(char name[64], uint64_t from_us)
 static enum store_status
 create(const struct work *w, const struct table *t, const struct range *r)
 {
-	char name[64], from[TEXT_VALUE_MAX], to[TEXT_VALUE_MAX], sql[SQL_MAX];
+	char name[64], from[TEXT_VALUE_MAX], to[TEXT_VALUE_MAX];
+	const char *home = t->home;
 	enum store_status st;
 
 	name_of(name, r->from_us);
 	(void)text_time(from, r->from_us);
 	(void)text_time(to, r->to_us);
-	(void)snprintf(sql, sizeof(sql),
-		       "SET LOCAL lock_timeout = '2s';"
-		       "LOCK TABLE %s.metrics_default IN ACCESS EXCLUSIVE MODE;"
-		       "CREATE TABLE %s.%s (LIKE %s.metrics INCLUDING ALL);"
-		       "WITH gone AS (DELETE FROM %s.metrics_default"
-		       " WHERE time >= '%s' AND time < '%s' RETURNING *)"
-		       " INSERT INTO %s.%s SELECT * FROM gone;"
-		       "ALTER TABLE %s.metrics ATTACH PARTITION %s.%s"
-		       " FOR VALUES FROM ('%s') TO ('%s')",
-		       t->home, t->home, name, t->home, t->home, from, to, t->home, name, t->home,
-		       t->home, name, from, to);
-	st = pg_query(w->c, sql, NULL, w->err);
+	st = run(w, "SET LOCAL lock_timeout = '2s'");
+	if (st == STORE_OK)
+		st = run(w, "LOCK TABLE %s.metrics_default IN ACCESS EXCLUSIVE MODE", home);
+	if (st == STORE_OK)
+		st = run(w, "CREATE TABLE %s.%s (LIKE %s.metrics INCLUDING ALL)", home, name, home);
+	if (st == STORE_OK)
+		st = run(w,
+			 "WITH gone AS (DELETE FROM %s.metrics_default"
+			 " WHERE time >= '%s' AND time < '%s' RETURNING *)"
+			 " INSERT INTO %s.%s SELECT * FROM gone",
+			 home, from, to, home, name);
+	if (st == STORE_OK)
+		st = run(w,
+			 "ALTER TABLE %s.metrics ATTACH PARTITION %s.%s"
+			 " FOR VALUES FROM ('%s') TO ('%s')",
+			 home, home, name, from, to);
+	if (st == STORE_OK && w->c->distributed) /* the nodes have copies of its rows now */
+		st = run(w, "SELECT truncate_local_data_after_distributing_table('%s.%s')", home,
+			 name);
 	if (st == STORE_OK)
 		log_event(LOG_INFO, "partition_created", LOG_STR("partition", name),
 			  LOG_STR("from", from), LOG_STR("to", to));
@@ -232,7 +251,7 @@ look(const struct work *w, const struct table *t, uint64_t before_us, uint64_t *
 	(void)text_time(from, gap.from_us);
 	(void)text_time(to, gap.to_us);
 	(void)snprintf(sql, sizeof(sql),
-		       "SELECT count(*) = %d FROM (SELECT FROM %s.metrics_default"
+		       "SELECT count(*) = %d FROM (SELECT 1 FROM %s.metrics_default"
 		       " WHERE time >= '%s' AND time < '%s' LIMIT %d) crowd",
 		       CROWD, t->home, from, to, CROWD);
 	st = pg_query(w->c, sql, &r, w->err);
@@ -271,12 +290,11 @@ static enum store_status
 drop(const struct work *w, const struct range *r)
 {
 	enum store_status st = pg_setup_begin(w->c, w->err);
-	char sql[SQL_MAX];
 
-	(void)snprintf(sql, sizeof(sql), "SET LOCAL lock_timeout = '2s'; DROP TABLE IF EXISTS %s",
-		       r->name);
 	if (st == STORE_OK)
-		st = pg_query(w->c, sql, NULL, w->err);
+		st = run(w, "SET LOCAL lock_timeout = '2s'");
+	if (st == STORE_OK)
+		st = run(w, "DROP TABLE IF EXISTS %s", r->name);
 	st = pg_setup_end(w->c, st, w->err);
 	if (st == STORE_OK)
 		log_event(LOG_INFO, "partition_dropped", LOG_STR("partition", r->name));
@@ -287,7 +305,7 @@ static enum store_status
 drop_expired(const struct work *w, const struct table *t)
 {
 	uint64_t keep_us = w->conf->table.retention_us;
-	char before[TEXT_VALUE_MAX], sql[SQL_MAX];
+	char before[TEXT_VALUE_MAX];
 	enum store_status st = STORE_OK;
 
 	if (!keep_us || keep_us >= w->now_us)
@@ -298,11 +316,12 @@ drop_expired(const struct work *w, const struct table *t)
 	if (st != STORE_OK)
 		return st;
 	(void)text_time(before, w->now_us - keep_us);
-	(void)snprintf(sql, sizeof(sql),
-		       "DELETE FROM %s.metrics_default WHERE ctid = ANY (ARRAY("
-		       "SELECT ctid FROM %s.metrics_default WHERE time < '%s' LIMIT %d))",
-		       t->home, t->home, before, DELETE_ROWS);
-	return pg_query(w->c, sql, NULL, w->err);
+	if (w->c->distributed) /* a row's place says nothing there */
+		return run(w, "DELETE FROM %s.metrics_default WHERE time < '%s'", t->home, before);
+	return run(w,
+		   "DELETE FROM %s.metrics_default WHERE ctid = ANY (ARRAY("
+		   "SELECT ctid FROM %s.metrics_default WHERE time < '%s' LIMIT %d))",
+		   t->home, t->home, before, DELETE_ROWS);
 }
 
 /* ---- a round ---- */

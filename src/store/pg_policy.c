@@ -64,85 +64,42 @@ struct work {
 	struct store_error *err;
 };
 
-#define US(interval) "(extract(epoch FROM " interval ") * 1000000)::bigint::text"
-
 /* Rows of (where, policy, value): durations in microseconds, '' for what is not there. */
 static const char state_sql[] =
     "WITH m AS (SELECT n.nspname AS s, c.relname AS t FROM pg_catalog.pg_class c"
     "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     "  WHERE c.oid = 'metrics'::pg_catalog.regclass),"
-    " j AS (SELECT j.* FROM timescaledb_information.jobs j, m"
-    "  WHERE j.hypertable_schema = m.s AND j.hypertable_name = m.t)"
+    " j AS (SELECT j.proc_name, j.config FROM timescaledb_information.jobs j, m"
+    "  WHERE j.hypertable_schema = m.s AND j.hypertable_name = m.t),"
+    " d AS (SELECT 'chunk_interval' AS policy, d.time_interval AS us"
+    "  FROM timescaledb_information.dimensions d, m"
+    "  WHERE d.hypertable_schema = m.s AND d.hypertable_name = m.t AND d.dimension_number = 1"
+    "  UNION ALL SELECT 'compress_after', (config->>'compress_after')::interval FROM j"
+    "  WHERE proc_name IN ('policy_compression', 'policy_columnstore')"
+    "  UNION ALL SELECT 'retention', (config->>'drop_after')::interval FROM j"
+    "  WHERE proc_name = 'policy_retention'),"
+    " o AS (SELECT 'segmentby ' || coalesce(pg_catalog.string_agg("
+    "   s.attname, ', ' ORDER BY s.segmentby_column_index)"
+    "   FILTER (WHERE s.segmentby_column_index IS NOT NULL), '')"
+    "  || ', orderby ' || coalesce(pg_catalog.string_agg("
+    "   s.attname || CASE WHEN s.orderby_asc THEN '' ELSE ' DESC' END, ', '"
+    "   ORDER BY s.orderby_column_index)"
+    "   FILTER (WHERE s.orderby_column_index IS NOT NULL), '') AS columns"
+    "  FROM timescaledb_information.compression_settings s, m"
+    "  WHERE s.hypertable_schema = m.s AND s.hypertable_name = m.t HAVING count(*) > 0),"
+    " r AS (SELECT a.view_name, r.job_id, (r.config->>'start_offset')::interval AS us"
+    "  FROM m JOIN timescaledb_information.continuous_aggregates a"
+    "   ON a.hypertable_schema = m.s AND a.hypertable_name = m.t AND a.view_schema = m.s"
+    "  LEFT JOIN timescaledb_information.jobs r"
+    "   ON r.proc_name = 'policy_refresh_continuous_aggregate'"
+    "   AND (r.hypertable_schema, r.hypertable_name) IN ((a.view_schema, a.view_name),"
+    "    (a.materialization_hypertable_schema, a.materialization_hypertable_name)))"
     " SELECT 'schema', '', pg_catalog.quote_ident(m.s) FROM m"
     " UNION ALL SELECT 'recorded', policy, value FROM metric_collectord.policies"
-    " UNION ALL SELECT 'found', 'chunk_interval', " US(
-	"d.time_interval") " FROM timescaledb_information.dimensions d, m WHERE "
-			   "d.hypertable_schema = m.s"
-			   "  AND d.hypertable_name = m.t AND d.dimension_number = 1"
-			   " UNION ALL SELECT 'found', 'columnstore', 'segmentby ' || "
-			   "coalesce(pg_catalog.string_agg("
-			   "   s.attname, ', ' ORDER BY s.segmentby_column_index)"
-			   "   FILTER (WHERE s.segmentby_column_index IS NOT NULL), '')"
-			   "  || ', orderby ' || coalesce(pg_catalog.string_agg("
-			   "   s.attname || CASE WHEN s.orderby_asc THEN '' ELSE ' DESC' END, ', '"
-			   "   ORDER BY s.orderby_column_index)"
-			   "   FILTER (WHERE s.orderby_column_index IS NOT NULL), '')"
-			   "  FROM timescaledb_information.compression_settings s, m"
-			   "  WHERE s.hypertable_schema = m.s AND s.hypertable_name = m.t HAVING "
-			   "count(*) > 0"
-			   " UNION ALL SELECT 'found', 'compress_after', " US(
-			       "(config->>'compress_after')::interval") " FROM j WHERE proc_name "
-									"IN ('policy_compression', "
-									"'policy_columnstore')"
-									" UNION ALL SELECT "
-									"'found', 'retention', " US(
-									    "(config->>'drop_after'"
-									    ")::interval") " FROM "
-											   "j "
-											   "WHERE "
-											   "proc_"
-											   "name = "
-											   "'policy"
-											   "_retent"
-											   "ion'"
-											   " UNION "
-											   "ALL "
-											   "SELECT "
-											   "'found'"
-											   ", "
-											   "'" ROLLUP
-											   "' || "
-											   "a.view_"
-											   "name,"
-											   "  CASE "
-											   "WHEN "
-											   "r.job_"
-											   "id IS "
-											   "NULL "
-											   "THEN ''"
-											   "   "
-											   "ELSE "
-											   "coalesc"
-											   "e(" US(
-											       "(r."
-											       "con"
-											       "fig"
-											       "->>"
-											       "'st"
-											       "art"
-											       "_of"
-											       "fse"
-											       "t')"
-											       "::"
-											       "int"
-											       "erv"
-											       "al") ", '0') END"
-												     "  FROM m JOIN timescaledb_information.continuous_aggregates a"
-												     "   ON a.hypertable_schema = m.s AND a.hypertable_name = m.t AND a.view_schema = m.s"
-												     "  LEFT JOIN timescaledb_information.jobs r"
-												     "   ON r.proc_name = 'policy_refresh_continuous_aggregate'"
-												     "   AND (r.hypertable_schema, r.hypertable_name) IN ((a.view_schema, a.view_name),"
-												     "    (a.materialization_hypertable_schema, a.materialization_hypertable_name))";
+    " UNION ALL SELECT 'found', policy, (extract(epoch FROM us) * 1000000)::bigint::text FROM d"
+    " UNION ALL SELECT 'found', 'columnstore', columns FROM o"
+    " UNION ALL SELECT 'found', '" ROLLUP "' || view_name, CASE WHEN job_id IS NULL THEN ''"
+    "  ELSE coalesce((extract(epoch FROM us) * 1000000)::bigint::text, '0') END FROM r";
 
 /* ---- durations ---- */
 
@@ -429,14 +386,6 @@ record(const struct work *w, const char *policy, const char *value)
 					" DO UPDATE SET value = excluded.value, applied_at = now()"
 				      : "DELETE FROM metric_collectord.policies WHERE policy = $1",
 			       &p, NULL, w->err);
-}
-
-enum store_status
-pg_policy_record_table(struct pg_conn *c, struct store_error *err)
-{
-	const struct work w = {.c = c, .err = err};
-
-	return record(&w, "hypertable", "metrics");
 }
 
 /* Within the transaction: another collector may have been quicker. */

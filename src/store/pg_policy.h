@@ -24,9 +24,6 @@
 enum store_status pg_policy_apply(struct pg_conn *c, const struct conf *conf, const char *schema,
 				  struct store_error *err);
 
-/* Records that the hypertable is ours; within the transaction that makes it. */
-enum store_status pg_policy_record_table(struct pg_conn *c, struct store_error *err);
-
 /* 3600000000 -> "1 hour", as PostgreSQL reads it. */
 #define PG_INTERVAL_MAX 40
 void pg_interval(char out[PG_INTERVAL_MAX], uint64_t us);

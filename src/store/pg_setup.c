@@ -1,5 +1,6 @@
 #include "store/pg_setup.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -199,13 +200,28 @@ record(struct pg_conn *c, const struct migration_file *m, struct store_error *er
 			       &p, NULL, err);
 }
 
+static enum store_status
+run(struct pg_conn *c, const struct conf *conf, const struct migration_file *m,
+    struct store_error *err)
+{
+	enum store_status st;
+	char sql[256];
+
+	(void)snprintf(sql, sizeof(sql),
+		       "SET LOCAL metric_collectord.chunk_interval = '%" PRIu64 "';"
+		       "SET LOCAL metric_collectord.retention = '%" PRIu64 "'",
+		       conf->table.chunk_interval_us, conf->table.retention_us);
+	st = pg_query(c, sql, NULL, err);
+	return st == STORE_OK ? pg_query(c, m->text, NULL, err) : st;
+}
+
 /*
  * Applies the first migration that is missing, unless another collector does it meanwhile.
  * *ret is the one that was applied, or NULL.
  */
 static enum store_status
-apply_next(struct pg_conn *c, const char *flavour, const struct migration_file **ret,
-	   struct store_error *err)
+apply_next(struct pg_conn *c, const struct conf *conf, const char *flavour,
+	   const struct migration_file **ret, struct store_error *err)
 {
 	const struct migration_file *m = NULL;
 	enum store_status st = pg_setup_begin(c, err);
@@ -213,7 +229,7 @@ apply_next(struct pg_conn *c, const char *flavour, const struct migration_file *
 	if (st == STORE_OK)
 		st = find_missing(c, flavour, &m, err);
 	if (st == STORE_OK && m)
-		st = pg_query(c, m->text, NULL, err);
+		st = run(c, conf, m, err);
 	if (st == STORE_OK && m)
 		st = record(c, m, err);
 	st = pg_setup_end(c, st, err);
@@ -223,12 +239,14 @@ apply_next(struct pg_conn *c, const char *flavour, const struct migration_file *
 }
 
 enum store_status
-pg_setup_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour,
+pg_setup_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour, bool *applied,
 		 struct store_error *err)
 {
 	const struct migration_file *m;
 	enum store_status st = find_missing(c, flavour, &m, err);
 
+	if (applied)
+		*applied = false;
 	while (st == STORE_OK && m) {
 		if (!conf->database.migrate) {
 			char text[128];
@@ -240,10 +258,13 @@ pg_setup_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour
 				    "that may migrate";
 			return STORE_HOLD;
 		}
-		st = apply_next(c, flavour, &m, err);
-		if (st == STORE_OK && m)
-			log_event(LOG_INFO, "migration_applied", LOG_U64("version", m->version),
-				  LOG_STR("name", m->name), LOG_STR("flavour", flavour));
+		st = apply_next(c, conf, flavour, &m, err);
+		if (st != STORE_OK || !m)
+			continue;
+		log_event(LOG_INFO, "migration_applied", LOG_U64("version", m->version),
+			  LOG_STR("name", m->name), LOG_STR("flavour", flavour));
+		if (applied)
+			*applied = true;
 	}
 	return st == STORE_OK ? compare_applied(c, flavour, err) : st;
 }

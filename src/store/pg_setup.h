@@ -16,9 +16,13 @@
 enum store_status pg_setup_database(int stop_fd, const struct conf *conf, const char *name,
 				    struct store_error *err);
 
-/* Applies the migrations of a flavour; logs migration_applied and migration_changed. */
+/*
+ * Applies the migrations of a flavour; logs migration_applied and migration_changed.  *applied (may
+ * be NULL) tells whether there were any to apply.  They see parts of the configuration as settings,
+ * in microseconds: metric_collectord.chunk_interval and metric_collectord.retention (0: none).
+ */
 enum store_status pg_setup_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour,
-				   struct store_error *err);
+				   bool *applied, struct store_error *err);
 
 /* Starts a transaction that no other collector's setup runs beside. */
 enum store_status pg_setup_begin(struct pg_conn *c, struct store_error *err);

@@ -32,50 +32,6 @@ static const char is_hypertable_sql[] =
     " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = h.hypertable_name"
     " WHERE c.oid = 'metrics'::pg_catalog.regclass";
 
-/*
- * A table that the migrations have partitioned cannot become a hypertable: another takes its place,
- * and its rows move.  Indexes get their names back that way.
- */
-static const char replace_sql[] =
-    "DO $$ DECLARE"
-    " old pg_catalog.regclass := 'metrics'::pg_catalog.regclass;"
-    " home text := (SELECT relnamespace::pg_catalog.regnamespace FROM pg_catalog.pg_class"
-    "  WHERE oid = old);"
-    " r record; "
-    "BEGIN"
-    " IF NOT EXISTS (SELECT FROM metric_collectord.policies WHERE policy = 'partitions')"
-    "  OR (SELECT relkind FROM pg_catalog.pg_class WHERE oid = old) <> 'p' THEN RETURN; END IF;"
-    " IF EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = old AND NOT tgisinternal) THEN"
-    "  RAISE EXCEPTION 'metrics is partitioned, and its triggers are in the way'"
-    "    USING ERRCODE = '0A000'; END IF;"
-    " FOR r IN SELECT c.relname, x.indexrelid::pg_catalog.regclass AS name"
-    "  FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class c ON c.oid = x.indexrelid"
-    "  WHERE x.indrelid = old LOOP"
-    "  EXECUTE pg_catalog.format('ALTER INDEX %s RENAME TO %I', r.name,"
-    "   pg_catalog.left(r.relname, 50) || '_before'); END LOOP;"
-    " EXECUTE pg_catalog.format('ALTER TABLE %s RENAME TO metrics_before', old);"
-    " EXECUTE pg_catalog.format('CREATE TABLE %s.metrics (LIKE %s.metrics_before INCLUDING ALL)',"
-    "  home, home);"
-    " FOR r IN SELECT a.* FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a"
-    "  WHERE c.oid = old AND a.grantee <> c.relowner LOOP"
-    "  EXECUTE pg_catalog.format('GRANT %s ON %s.metrics TO %s', r.privilege_type, home,"
-    "   CASE WHEN r.grantee = 0 THEN 'PUBLIC'"
-    "   ELSE r.grantee::pg_catalog.regrole::text END); END LOOP; "
-    "END $$";
-
-static const char refill_sql[] =
-    "DO $$ DECLARE"
-    " home text := (SELECT relnamespace::pg_catalog.regnamespace FROM pg_catalog.pg_class"
-    "  WHERE oid = 'metrics'::pg_catalog.regclass); "
-    "BEGIN"
-    " IF EXISTS (SELECT FROM metric_collectord.policies WHERE policy = 'partitions')"
-    "  AND pg_catalog.to_regclass(home || '.metrics_before') IS NOT NULL THEN"
-    "  EXECUTE pg_catalog.format('INSERT INTO %s.metrics SELECT * FROM %s.metrics_before',"
-    "   home, home);"
-    "  EXECUTE pg_catalog.format('DROP TABLE %s.metrics_before', home); END IF;"
-    " DELETE FROM metric_collectord.policies WHERE policy = 'partitions'; "
-    "END $$";
-
 static enum store_status
 read_offer(struct pg_conn *c, struct offer *ret, struct store_error *err)
 {
@@ -114,37 +70,6 @@ create_extension(struct pg_conn *c, struct store_error *err)
 	return pg_setup_end(c, st, err);
 }
 
-/* Converts the table unless another collector has done so meanwhile. */
-static enum store_status
-convert(struct pg_conn *c, const struct conf *conf, const struct offer *offer, bool *converted,
-	struct store_error *err)
-{
-	enum store_status st = pg_setup_begin(c, err);
-	bool done = true;
-	char sql[512];
-
-	if (st == STORE_OK)
-		st = is_hypertable(c, &done, err);
-	if (st == STORE_OK && !done)
-		st = pg_query(c, replace_sql, NULL, err);
-	if (st == STORE_OK && !done) {
-		(void)snprintf(sql, sizeof(sql),
-			       "SELECT %s.create_hypertable('metrics', 'time',"
-			       " chunk_time_interval => %" PRIu64 "::bigint,"
-			       " create_default_indexes => false, if_not_exists => true,"
-			       " migrate_data => true)",
-			       offer->schema, conf->table.chunk_interval_us);
-		st = pg_query(c, sql, NULL, err);
-		if (st == STORE_OK)
-			st = pg_query(c, refill_sql, NULL, err);
-		if (st == STORE_OK)
-			st = pg_policy_record_table(c, err);
-	}
-	st = pg_setup_end(c, st, err);
-	*converted = st == STORE_OK && !done;
-	return st;
-}
-
 /* Creates the extension if it is missing, so that offer->version is set. */
 static enum store_status
 have_extension(struct pg_conn *c, const struct conf *conf, struct offer *offer,
@@ -174,25 +99,25 @@ have_extension(struct pg_conn *c, const struct conf *conf, struct offer *offer,
 	return st == STORE_OK ? read_offer(c, offer, err) : st;
 }
 
+/* The migration makes one, where metrics is none. */
 static enum store_status
 have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *offer,
 		struct store_error *err)
 {
-	bool done, converted;
-	enum store_status st = is_hypertable(c, &done, err);
+	bool before = false, now = false, applied = false;
+	enum store_status st = is_hypertable(c, &before, err);
 
-	if (st == STORE_OK && !done && !conf->database.migrate) {
+	if (st == STORE_OK && conf->database.migrate)
+		st = pg_setup_migrate(c, conf, "timescaledb", &applied, err);
+	if (st == STORE_OK)
+		st = is_hypertable(c, &now, err);
+	if (st == STORE_OK && !now) {
 		(void)pg_error_set(err, "0A000", "metrics is not a hypertable", NULL, true);
 		return STORE_HOLD;
 	}
-	if (st == STORE_OK && !done) {
-		st = convert(c, conf, offer, &converted, err);
-		if (converted)
-			log_event(LOG_INFO, "hypertable_created", LOG_STR("table", "metrics"),
-				  LOG_STR("timescaledb_version", offer->version));
-	}
-	if (st == STORE_OK)
-		st = pg_setup_migrate(c, conf, "timescaledb", err);
+	if (st == STORE_OK && applied && !before)
+		log_event(LOG_INFO, "hypertable_created", LOG_STR("table", "metrics"),
+			  LOG_STR("timescaledb_version", offer->version));
 	if (st == STORE_OK && conf->database.migrate)
 		st = pg_policy_apply(c, conf, offer->schema, err);
 	return st == STORE_OK ? pg_timescaledb_maintain(c, conf, err) : st;

@@ -9,8 +9,8 @@
 
 /*
  * Makes metrics a hypertable, with the rows that it holds, as database.timescaledb and
- * table.chunk_interval say; one that is a hypertable already is left alone.  Applies
- * the migrations of the flavour "timescaledb" and, with database.migrate, the policies
+ * table.chunk_interval say; one that is a hypertable already is left alone.  With
+ * database.migrate, applies the migrations of the flavour "timescaledb" and the policies
  * (pg_policy.h).  Logs hypertable_created; without TimescaleDB, timescaledb_absent once in the life
  * of the process, or with "require" returns STORE_HOLD.  version becomes "" where metrics stays a
  * plain table.

@@ -10,12 +10,12 @@
 #include "service/log.h"
 #include "service/text.h"
 #include "store/isolate.h"
+#include "store/pg_citus.h"
 #include "store/pg_conn.h"
 #include "store/pg_error.h"
 #include "store/pg_partition.h"
 #include "store/pg_setup.h"
 #include "store/pg_shape.h"
-#include "store/pg_timescaledb.h"
 
 #define SERVER_MIN 130000
 
@@ -81,14 +81,20 @@ read_columns(struct postgres *p, struct store_error *err)
 static enum store_status
 prepare(struct postgres *p, struct store_error *err)
 {
-	char timescaledb[PG_VERSION_MAX] = "";
+	char timescaledb[PG_VERSION_MAX] = "", citus[PG_VERSION_MAX] = "";
 	enum store_status st = check_version(p, err);
 
 	p->c.stall_ms = PG_DDL_STALL_MS;
 	if (st == STORE_OK)
-		st = pg_setup_migrate(&p->c, p->conf, "postgresql", err);
+		st = pg_citus_find(&p->c, p->conf, citus, err);
 	if (st == STORE_OK)
+		st = pg_setup_migrate(&p->c, p->conf, "postgresql", NULL, err);
+	if (st == STORE_OK && *citus)
+		st = pg_citus_distribute(&p->c, p->conf, citus, err);
+	if (st == STORE_OK && !*citus)
 		st = pg_timescaledb(&p->c, p->conf, timescaledb, err);
+	if (st == STORE_OK)
+		st = pg_citus_distributed(&p->c, &p->c.distributed, err);
 	p->hypertable = *timescaledb != '\0';
 	if (st == STORE_OK && !p->hypertable)
 		st = pg_partition_maintain(&p->c, p->conf, err);
@@ -100,7 +106,8 @@ prepare(struct postgres *p, struct store_error *err)
 	if (st == STORE_OK)
 		log_event(LOG_INFO, "database_connected",
 			  LOG_STR("server_version", PQparameterStatus(p->c.pg, "server_version")),
-			  LOG_STR("timescaledb_version", *timescaledb ? timescaledb : NULL));
+			  LOG_STR("timescaledb_version", *timescaledb ? timescaledb : NULL),
+			  LOG_STR("citus_version", *citus ? citus : NULL));
 	return st;
 }
 
@@ -166,7 +173,7 @@ is_repeated(const struct postgres *p)
 static bool
 is_refused(const struct postgres *p, enum store_status st, const struct store_error *err)
 {
-	return st == STORE_HOLD && pg_error_class(err->sqlstate) == PG_ISOLATE && !is_repeated(p);
+	return st == STORE_HOLD && isolate_helps(&p->c, err) && !is_repeated(p);
 }
 
 /* The usual way: everything in one message, which is one transaction. */

@@ -19,7 +19,7 @@ from datetime import datetime
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "integration"))
 os.environ.setdefault("METRIC_COLLECTORD", os.path.join(sys.argv[1], "metric-collectord"))
 
-from cluster import Cluster, has_timescaledb, server_directory  # noqa: E402
+from cluster import Cluster, has_extension, server_directory  # noqa: E402
 from collector import Collector  # noqa: E402
 
 ROUNDS = int(os.environ.get("ROUNDS", 5))
@@ -256,7 +256,7 @@ def measure(names, timescaledb):
 def main():
     wanted = sys.argv[2:] or PLAIN_FIGURES + TIMESCALE_FIGURES
     measure([name for name in wanted if name in PLAIN_FIGURES], False)
-    there = has_timescaledb(server_directory())
+    there = has_extension(server_directory(), "timescaledb")
     measure([name for name in wanted if name in TIMESCALE_FIGURES], there)
 
 

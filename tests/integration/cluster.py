@@ -49,11 +49,11 @@ def version_of(path):
     return int(digits[0]) if digits else 0
 
 
-def has_timescaledb(bindir):
+def has_extension(bindir, name):
     share = subprocess.run(
         [os.path.join(bindir, "pg_config"), "--sharedir"], capture_output=True, text=True
     ).stdout.strip() or os.path.join("/usr/share/postgresql", str(version_of(bindir)))
-    return os.path.exists(os.path.join(share, "extension", "timescaledb.control"))
+    return os.path.exists(os.path.join(share, "extension", f"{name}.control"))
 
 
 def free_port():

@@ -4,6 +4,7 @@ import resource
 import pytest
 
 import cluster as cluster_module
+from citus import CitusCluster
 from cluster import Cluster, Sqlite
 from collector import Collector
 from notify import NotifySocket
@@ -43,7 +44,7 @@ def own_cluster(postgres_bindir):
 
 @pytest.fixture(scope="session")
 def timescale_cluster(postgres_bindir):
-    if not cluster_module.has_timescaledb(postgres_bindir):
+    if not cluster_module.has_extension(postgres_bindir, "timescaledb"):
         pytest.skip("skipped: TimescaleDB is not installed")
     shared = Cluster(
         postgres_bindir,
@@ -51,6 +52,15 @@ def timescale_cluster(postgres_bindir):
         max_worker_processes="16",
         **{"timescaledb.telemetry_level": "off"},
     ).start()
+    yield shared
+    shared.remove()
+
+
+@pytest.fixture(scope="session")
+def citus_cluster(postgres_bindir):
+    if not cluster_module.has_extension(postgres_bindir, "citus"):
+        pytest.skip("skipped: Citus is not installed")
+    shared = CitusCluster(postgres_bindir).start()
     yield shared
     shared.remove()
 

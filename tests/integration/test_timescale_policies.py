@@ -335,7 +335,7 @@ def test_migrate_off_changes_nothing(start, database):
 
 @pytest.fixture
 def apache_database(postgres_bindir):
-    if not cluster_module.has_timescaledb(postgres_bindir):
+    if not cluster_module.has_extension(postgres_bindir, "timescaledb"):
         pytest.skip("skipped: TimescaleDB is not installed")
     own = Cluster(
         postgres_bindir,

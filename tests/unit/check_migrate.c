@@ -27,13 +27,13 @@ END_TEST
 
 START_TEST(each_file_is_found_once_in_order)
 {
-	static const char *const flavours[] = {"postgresql", "sqlite", "timescaledb"};
+	static const char *const flavours[] = {"citus", "postgresql", "sqlite", "timescaledb"};
 	const struct migration_file *m;
 	size_t total = 0, found = 0, i;
 
 	for (m = migration_files; m->flavour; m++)
 		total++;
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < 4; i++) {
 		unsigned version = 0;
 
 		while ((m = migration_next(flavours[i], version))) {

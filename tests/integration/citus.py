@@ -1,0 +1,46 @@
+"""A Citus cluster: a coordinator and two workers, each a server of its own."""
+from cluster import Cluster
+
+SETTINGS = {
+    "shared_preload_libraries": "citus",
+    "max_prepared_transactions": "50",
+    "wal_level": "logical",
+    "citus.enable_statistics_collection": "off",
+    "citus.shard_count": "4",
+    "citus.recover_2pc_interval": "1s",
+    "citus.node_conninfo": "sslmode=disable",
+}
+
+
+class CitusCluster:
+    def __init__(self, bindir):
+        self.coordinator = Cluster(bindir, **SETTINGS)
+        self.workers = [Cluster(bindir, **SETTINGS) for _ in range(2)]
+
+    @property
+    def nodes(self):
+        return [self.coordinator, *self.workers]
+
+    def start(self):
+        for node in self.nodes:
+            node.start()
+        return self
+
+    def remove(self):
+        for node in self.nodes:
+            node.remove()
+
+    def create_database(self, workers=True):
+        """A database on each node, and the workers known to the coordinator."""
+        name = self.coordinator.unused_name()
+        for node in self.nodes:
+            node.create_database(name).execute("CREATE EXTENSION citus")
+        database = self.coordinator.database(name)
+        database.rows("SELECT citus_set_coordinator_host('127.0.0.1', %s)", self.coordinator.port)
+        for worker in self.workers if workers else []:
+            database.rows("SELECT citus_add_node('127.0.0.1', %s)", worker.port)
+        return database
+
+    def drop_database(self, database):
+        for node in self.nodes:
+            node.execute(f'DROP DATABASE "{database.name}" WITH (FORCE)')
