@@ -211,10 +211,19 @@ pg_query_params(struct pg_conn *c, const char *sql, const struct pg_params *p, P
 	return st == STORE_OK ? collect(c, ret, err) : st;
 }
 
-enum store_status
+void
 pg_rollback(struct pg_conn *c, struct store_error *err)
 {
-	return pg_query(c, "ROLLBACK", NULL, err);
+	PGresult *failure = c->failure;
+	struct store_error second;
+
+	if (err->reconnect || PQtransactionStatus(c->pg) == PQTRANS_IDLE)
+		return;
+	c->failure = NULL;
+	if (pg_query(c, "ROLLBACK", NULL, &second) != STORE_OK)
+		err->reconnect = true;
+	PQclear(c->failure);
+	c->failure = failure;
 }
 
 /* Sends what libpq has buffered, so that its buffer never holds more than one piece. */

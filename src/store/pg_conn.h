@@ -75,15 +75,20 @@ enum store_status pg_query_params(struct pg_conn *c, const char *sql, const stru
 				  PGresult **ret, struct store_error *err);
 
 /*
- * Runs a message whose last statement is a COPY ... FROM STDIN (FORMAT binary) and sends it rows;
- * PG_COPY is the one for metrics.
+ * Runs a message with a COPY ... FROM STDIN (FORMAT binary) in it and sends it rows; PG_COPY is the
+ * one for metrics.  It must be in a transaction that BEGIN has started: a COPY that fails in
+ * mid-stream ends an implicit one while rows are still on their way, and then PgBouncer has given
+ * the backend to another client, who is sent the rest (in any version until 2026).
  */
 #define PG_COPY "COPY metrics (time, metric_name, value) FROM STDIN (FORMAT binary)"
 enum store_status pg_copy(struct pg_conn *c, const char *sql, struct copy *rows,
 			  struct store_error *err);
 
-/* Ends a transaction that has failed; no matter how. */
-enum store_status pg_rollback(struct pg_conn *c, struct store_error *err);
+/*
+ * Ends a transaction that has failed with err, if one is open.  err stays what it is, and so does
+ * what pg_failed_on() says; but err->reconnect is set where this has failed, too.
+ */
+void pg_rollback(struct pg_conn *c, struct store_error *err);
 
 /* err for a failure of our own, such as a lack of memory; returns the status. */
 enum store_status pg_fail(struct store_error *err, const char *text);

@@ -102,8 +102,7 @@ pg_setup_end(struct pg_conn *c, enum store_status st, struct store_error *err)
 
 	if (st == STORE_OK)
 		return pg_query(c, "COMMIT", NULL, err);
-	if (!err->reconnect && pg_rollback(c, &second) != STORE_OK)
-		err->reconnect = true;
+	pg_rollback(c, err);
 	return st;
 }
 

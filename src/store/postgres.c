@@ -176,22 +176,27 @@ is_refused(const struct postgres *p, enum store_status st, const struct store_er
 	return st == STORE_HOLD && isolate_helps(&p->c, err) && !is_repeated(p);
 }
 
-/* The usual way: everything in one message, which is one transaction. */
+/*
+ * The usual way: everything in one message, which is one transaction.  See pg_copy() for why it has
+ * a BEGIN.
+ */
 static enum store_status
 put_whole(struct postgres *p, const struct pg_shape *shape, const char *ledger,
 	  struct store_error *err)
 {
-	char sql[SETTINGS_MAX + sizeof(PG_SHAPE_DIRECT) + LEDGER_MAX + sizeof(PG_COPY) + 4];
+	char sql[SETTINGS_MAX + sizeof(PG_SHAPE_DIRECT) + LEDGER_MAX + sizeof(PG_COPY) + 32];
 	enum store_status st;
 	struct copy rows;
 
-	(void)snprintf(sql, sizeof(sql), "%s;%s;%s;%s", p->settings,
+	(void)snprintf(sql, sizeof(sql), "BEGIN;%s;%s;%s;%s;COMMIT", p->settings,
 		       shape->direct ? PG_SHAPE_DIRECT : "", ledger, PG_COPY);
 	pg_shape_copy(shape, &rows);
 	crash_point("before_ledger_insert");
 	st = pg_copy(&p->c, sql, &rows, err);
 	if (st == STORE_OK)
 		crash_point("after_commit");
+	else
+		pg_rollback(&p->c, err);
 	return st;
 }
 
@@ -313,12 +318,10 @@ postgres_put(struct store *store, const struct batch_view *b, struct store_resul
 	     struct store_error *err)
 {
 	struct postgres *p = (struct postgres *)store;
-	struct store_error second;
 	struct pg_shape shape;
 	uint64_t rejected = 0;
 	char ledger[LEDGER_MAX];
 	enum store_status st;
-	bool repeated;
 
 	ledger_sql(ledger, b);
 	st = pg_shape(&p->shaper, &p->c, b, &shape, err);
@@ -327,12 +330,9 @@ postgres_put(struct store *store, const struct batch_view *b, struct store_resul
 	if (st == STORE_OK)
 		pg_shape_log(&shape);
 	pg_shape_done(&shape);
-	repeated = st != STORE_OK && is_repeated(p);
-	/* isolate() leaves its transaction behind; another rollback does no harm */
-	if (st != STORE_OK && PQtransactionStatus(p->c.pg) != PQTRANS_IDLE && !err->reconnect &&
-	    pg_rollback(&p->c, &second) != STORE_OK)
-		err->reconnect = true;
-	if (repeated && !err->reconnect)
+	if (st != STORE_OK) /* isolate() leaves its transaction behind */
+		pg_rollback(&p->c, err);
+	if (st != STORE_OK && is_repeated(p) && !err->reconnect)
 		return settle(p, b, ret, err);
 	if (st == STORE_OK)
 		*ret = (struct store_result){
