@@ -78,6 +78,36 @@ follow(struct search *s)
 
 /* Tries one address of a host; addr is NULL where the host is no name. */
 static enum store_status
+/* Is it a server of the kind that is wanted? */
+static enum store_status
+check_kind(struct search *s)
+{
+	static const char sql[] = "SELECT pg_catalog.current_setting('transaction_read_only'),"
+				  " pg_catalog.pg_is_in_recovery()";
+	enum store_status st;
+	PGresult *r = NULL;
+	bool good;
+
+	if (s->hosts.wanted == PG_WANTED_ANY)
+		return STORE_OK;
+	s->c->stall_ms = s->conf->database.connect_timeout_ms;
+	st = pg_query(s->c, sql, &r, s->err);
+	s->c->stall_ms = PG_STALL_MS;
+	if (st != STORE_OK)
+		return st;
+	good = *PQgetvalue(r, 0, 1) == 'f' &&
+	       (s->hosts.wanted == PG_WANTED_PRIMARY || strcmp(PQgetvalue(r, 0, 0), "off") == 0);
+	PQclear(r);
+	if (!good) {
+		char text[STORE_ERROR_MAX];
+
+		(void)snprintf(text, sizeof(text), "the server at \"%s\", port %s takes no writes",
+			       PQhost(s->c->pg), PQport(s->c->pg));
+		return pg_error_set(s->err, "25006", text, NULL, false);
+	}
+	return STORE_OK;
+}
+
 try_address(struct search *s, const struct pg_host *host, const char *addr)
 {
 	const struct pg_login login = {
@@ -97,7 +127,9 @@ try_address(struct search *s, const struct pg_host *host, const char *addr)
 		st = pg_fail(s->err, PQerrorMessage(s->c->pg));
 	if (st == STORE_OK)
 		(void)PQsetErrorVerbosity(s->c->pg, PQERRORS_DEFAULT);
-	else
+		st = check_kind(s);
+	}
+	if (st != STORE_OK)
 		pg_close(s->c);
 	return st;
 }

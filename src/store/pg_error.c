@@ -34,6 +34,8 @@ static const struct {
 } hints[] = {
     {"0A000", "the server lacks a feature that is needed: PostgreSQL 13 or newer is"},
     {"28P01", "check the user and the password: database.uri, database.password_file, DB_PASSWORD"},
+    {"25006", "a standby, or another server behind a pooler: the collector looks again for one "
+	      "that takes writes"},
     {"28", "check the user in database.uri, and pg_hba.conf of the server"},
     {"3D000", "create the database, or set database.create = true and let the role create it"},
     {"3F000", "a schema is missing: check search_path, and restore metric_collectord"},

@@ -82,11 +82,23 @@ pair(struct pg_hosts *h)
 	return 0;
 }
 
+/* A standby is of no use for one who writes. */
+static enum pg_wanted
+wanted(const char *target, size_t n_hosts)
+{
+	if (strcmp(target, "primary") == 0)
+		return PG_WANTED_PRIMARY;
+	if (strcmp(target, "read-write") == 0)
+		return PG_WANTED_WRITES;
+	if (n_hosts > 1 && (!*target || strcmp(target, "any") == 0))
+		return PG_WANTED_WRITES;
+	return PG_WANTED_ANY;
+}
+
 int
 pg_hosts_init(struct pg_hosts *h, const char *uri)
 {
 	PQconninfoOption *all;
-	const char *target;
 	int r;
 
 	*h = (struct pg_hosts){.n = 0};
@@ -100,9 +112,7 @@ pg_hosts_init(struct pg_hosts *h, const char *uri)
 	h->addrs = strdup(value_of(all, "hostaddr"));
 	h->ports = strdup(value_of(all, "port"));
 	r = h->names && h->addrs && h->ports ? pair(h) : -ENOMEM;
-	/* a standby is of no use for one who writes */
-	target = value_of(all, "target_session_attrs");
-	h->writable = h->n > 1 && (!*target || strcmp(target, "any") == 0);
+	h->wanted = wanted(value_of(all, "target_session_attrs"), h->n);
 	PQconninfoFree(all);
 	return r;
 }
@@ -148,8 +158,8 @@ pg_hosts_start(const struct pg_hosts *h, const struct pg_host *host, const struc
 	add(&k, "port", host->port);
 	add(&k, "dbname", login->dbname);
 	add(&k, "client_encoding", "UTF8");
-	if (h->writable)
-		add(&k, "target_session_attrs", "read-write");
+	if (h->wanted != PG_WANTED_ANY)
+		add(&k, "target_session_attrs", "any");
 	k.keys[k.n] = NULL;
 	k.values[k.n] = NULL;
 	return PQconnectStartParams(k.keys, k.values, 0);

@@ -20,10 +20,21 @@ struct pg_host {
 	const char *port;
 };
 
+/*
+ * What a server must be.  Each is asked by a query of ours: libpq goes by what a server said when
+ * the connection was made, and PgBouncer repeats what its server said long ago, when it may have
+ * been a standby.
+ */
+enum pg_wanted {
+	PG_WANTED_ANY,     /* or something else, which libpq looks after */
+	PG_WANTED_WRITES,  /* it takes writes */
+	PG_WANTED_PRIMARY, /* it is no standby */
+};
+
 struct pg_hosts {
 	struct pg_host v[PG_HOSTS_MAX];
 	size_t n;
-	bool writable;               /* only a server that takes writes will do */
+	enum pg_wanted wanted;
 	PQconninfoOption *options;   /* what the string says */
 	char *names, *addrs, *ports; /* what v points into */
 };

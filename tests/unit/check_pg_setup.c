@@ -181,7 +181,17 @@ START_TEST(a_standby_like_server_is_left_again)
 	/* among several hosts only one that can be written to will do */
 	(void)snprintf(uri, sizeof(uri), "host=%s,%s user=postgres dbname='%s'", cluster.dir,
 		       cluster.dir, database);
-	assert_not_opened(STORE_RETRY, "");
+	assert_not_opened(STORE_RETRY, "25006");
+	ck_assert_ptr_nonnull(strstr(err.text, "takes no writes"));
+	/* unless the string says what will do: no standby, whatever else it is */
+	(void)snprintf(uri, sizeof(uri),
+		       "host=%s user=postgres dbname='%s' target_session_attrs=read-write",
+		       cluster.dir, database);
+	assert_not_opened(STORE_RETRY, "25006");
+	(void)snprintf(uri, sizeof(uri),
+		       "host=%s,%s user=postgres dbname='%s' target_session_attrs=primary",
+		       cluster.dir, cluster.dir, database);
+	store_close(open_store());
 }
 END_TEST
 
