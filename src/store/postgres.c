@@ -19,14 +19,17 @@
 
 #define SERVER_MIN 130000
 
-#define SETTINGS_MAX (PG_GUARD_MAX + 512)
+#define SAME_SERVER_MAX 256
+#define SETTINGS_MAX (SAME_SERVER_MAX + PG_GUARD_MAX + 512)
 #define LEDGER_MAX 512
+#define CLAIM_MAX 512
 
 struct postgres {
 	struct store base;
 	const struct conf *conf; /* borrowed */
 	struct pg_conn c;
 	struct pg_guard guard;
+	char same_server[SAME_SERVER_MAX]; /* see know_server() */
 	char settings[SETTINGS_MAX];
 	struct pg_shaper shaper;
 	bool hypertable;
@@ -58,6 +61,32 @@ check_version(struct postgres *p, struct store_error *err)
 	return pg_error_set(err, "0A000", text, NULL, true);
 }
 
+#define START_US "(extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint"
+
+/*
+ * A pooler may lead to another server, one that lacks commits, while our connection to it
+ * stands.  Where batches are kept for that case, each transaction makes sure that it has not: on
+ * a server that was started at another time it becomes read-only.  The 25006 that follows has us
+ * connect again, and look which batches are missing.
+ */
+static enum store_status
+know_server(struct postgres *p, struct store_error *err)
+{
+	PGresult *r = NULL;
+	enum store_status st;
+
+	if (p->conf->buffer.keep_ms == 0)
+		return STORE_OK;
+	st = pg_query(&p->c, "SELECT " START_US, &r, err);
+	if (st == STORE_OK)
+		(void)snprintf(p->same_server, sizeof(p->same_server),
+			       "SELECT pg_catalog.set_config('transaction_read_only', 'on', true)"
+			       " WHERE " START_US " <> %s;",
+			       PQgetvalue(r, 0, 0));
+	PQclear(r);
+	return st;
+}
+
 /*
  * Reads the columns and composes the statements that each transaction starts with.  A commit is
  * what lets us forget a batch: it must be on the server's disk, even where somebody
@@ -73,8 +102,8 @@ read_columns(struct postgres *p, struct store_error *err)
 			       "SET LOCAL lock_timeout = '10s';"
 			       "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)"
 			       " WHERE pg_catalog.current_setting('synchronous_commit') = 'off';"
-			       "%s",
-			       p->guard.sql);
+			       "%s%s",
+			       p->same_server, p->guard.sql);
 	return st;
 }
 
@@ -99,6 +128,8 @@ prepare(struct postgres *p, struct store_error *err)
 	if (st == STORE_OK && !p->hypertable)
 		st = pg_partition_maintain(&p->c, p->conf, err);
 	p->c.stall_ms = PG_STALL_MS;
+	if (st == STORE_OK)
+		st = know_server(p, err);
 	if (st == STORE_OK)
 		st = read_columns(p, err);
 	if (st == STORE_OK)
@@ -145,13 +176,20 @@ postgres_open(const struct conf *conf, int stop_fd, struct store **ret, struct s
 
 /* ---- storing a batch ---- */
 
-/* The statement that claims the ledger's row.  The collector is a UUID: nothing to escape. */
+/* Then there is nothing to escape in it. */
+static void
+assert_uuid(const char *collector)
+{
+	assert(strspn(collector, "0123456789abcdefABCDEF-") == strlen(collector));
+}
+
+/* The statement that claims the ledger's row. */
 static void
 ledger_sql(char sql[LEDGER_MAX], const struct batch_view *b)
 {
 	char min[TEXT_VALUE_MAX], max[TEXT_VALUE_MAX], until[TEXT_VALUE_MAX];
 
-	assert(strspn(b->collector, "0123456789abcdefABCDEF-") == strlen(b->collector));
+	assert_uuid(b->collector);
 	(void)text_time(min, b->min_us);
 	(void)text_time(max, b->max_us);
 	(void)text_time(until, b->complete_until_us);
@@ -380,19 +418,18 @@ postgres_claim(struct store *store, const char *collector, uint64_t complete_unt
 	       struct store_error *err)
 {
 	struct postgres *p = (struct postgres *)store;
-	char until[TEXT_VALUE_MAX];
-	const char *values[] = {collector, until};
-	const struct pg_params params = {.n = 2, .values = values};
+	char sql[SAME_SERVER_MAX + CLAIM_MAX], until[TEXT_VALUE_MAX];
 	enum store_status st;
 
+	assert_uuid(collector);
 	(void)text_time(until, complete_until_us);
-	st =
-	    pg_query_params(&p->c,
-			    "INSERT INTO metric_collectord.collectors AS c"
-			    " (collector, complete_until) VALUES ($1::uuid, $2::timestamptz)"
-			    " ON CONFLICT (collector) DO UPDATE SET seen_at = pg_catalog.now(),"
-			    " complete_until = greatest(c.complete_until, excluded.complete_until)",
-			    &params, NULL, err);
+	(void)snprintf(sql, sizeof(sql),
+		       "%sINSERT INTO metric_collectord.collectors AS c"
+		       " (collector, complete_until) VALUES ('%s', '%s')"
+		       " ON CONFLICT (collector) DO UPDATE SET seen_at = pg_catalog.now(),"
+		       " complete_until = greatest(c.complete_until, excluded.complete_until)",
+		       p->same_server, collector, until);
+	st = pg_query(&p->c, sql, NULL, err);
 	if (st != STORE_HOLD || err->reconnect)
 		return st;
 	log_event_limited(LOG_WARNING, "claim_failed", "claim_failed", LOG_STR("error", err->text),
