@@ -44,6 +44,8 @@ failed(struct search *s)
 	(void)snprintf(text, sizeof(text), "%s", PQerrorMessage(pg));
 	pg_error_extract(text, sqlstate);
 	st = pg_error_set(s->err, sqlstate, text, NULL, false);
+	if (st == STORE_RETRY && PQdb(pg))
+		st = pg_error_pooler(s->err, PQdb(pg));
 	if (PQconnectionNeedsPassword(pg)) {
 		s->err->hint = pg_error_hint("28P01");
 		st = STORE_HOLD;
@@ -76,8 +78,6 @@ follow(struct search *s)
 	return STORE_OK;
 }
 
-/* Tries one address of a host; addr is NULL where the host is no name. */
-static enum store_status
 /* Is it a server of the kind that is wanted? */
 static enum store_status
 check_kind(struct search *s)
@@ -108,6 +108,8 @@ check_kind(struct search *s)
 	return STORE_OK;
 }
 
+/* Tries one address of a host; addr is NULL where the host is no name. */
+static enum store_status
 try_address(struct search *s, const struct pg_host *host, const char *addr)
 {
 	const struct pg_login login = {
@@ -125,7 +127,7 @@ try_address(struct search *s, const struct pg_host *host, const char *addr)
 	st = follow(s);
 	if (st == STORE_OK && PQsetnonblocking(s->c->pg, 1) < 0)
 		st = pg_fail(s->err, PQerrorMessage(s->c->pg));
-	if (st == STORE_OK)
+	if (st == STORE_OK) {
 		(void)PQsetErrorVerbosity(s->c->pg, PQERRORS_DEFAULT);
 		st = check_kind(s);
 	}

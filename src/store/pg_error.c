@@ -1,6 +1,7 @@
 #include "store/pg_error.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "service/text.h"
@@ -33,9 +34,9 @@ static const struct {
 	const char *hint;
 } hints[] = {
     {"0A000", "the server lacks a feature that is needed: PostgreSQL 13 or newer is"},
-    {"28P01", "check the user and the password: database.uri, database.password_file, DB_PASSWORD"},
     {"25006", "a standby, or another server behind a pooler: the collector looks again for one "
 	      "that takes writes"},
+    {"28P01", "check the user and the password: database.uri, database.password_file, DB_PASSWORD"},
     {"28", "check the user in database.uri, and pg_hba.conf of the server"},
     {"3D000", "create the database, or set database.create = true and let the role create it"},
     {"3F000", "a schema is missing: check search_path, and restore metric_collectord"},
@@ -52,6 +53,25 @@ static const struct {
     {"XX001", "the database is damaged: look at the log of the server"},
     {"XX002", "the database is damaged: look at the log of the server"},
     {"XX", "look at the log of the server"},
+};
+
+#define POOLER_USER "name the user in auth_file of pgbouncer.ini"
+
+/* What PgBouncer says, in one language; but for the database that is missing, see there. */
+static const struct {
+	const char *part;
+	const char *sqlstate;
+	const char *hint; /* NULL: that of the SQLSTATE */
+} refusals[] = {
+    {"no such database", "08P01",
+     "name the database in [databases] of pgbouncer.ini, or let * lead to any"},
+    {"unsupported startup parameter", "08P01",
+     "leave the parameter out of database.uri and the environment, or name it in "
+     "ignore_startup_parameters of pgbouncer.ini"},
+    {"no such user", "28000", POOLER_USER},
+    {"\"trust\" authentication failed", "28000", POOLER_USER},
+    {"login rejected", "28000", NULL},
+    {"authentication failed", "28P01", NULL},
 };
 
 static bool
@@ -147,6 +167,39 @@ pg_error_set(struct store_error *err, const char *sqlstate, const char *text, co
 	err->reconnect = !connected || pg_error_reconnect(sqlstate);
 	err->batch_only = starts_with(sqlstate, "55P03") || starts_with(sqlstate, "40");
 	return pg_error_class(sqlstate) == PG_RETRY ? STORE_RETRY : STORE_HOLD;
+}
+
+static bool
+lacks_database(const char *text, const char *dbname)
+{
+	char part[STORE_ERROR_MAX];
+
+	(void)snprintf(part, sizeof(part), "database \"%s\" does not exist", dbname);
+	return strstr(text, part) != NULL;
+}
+
+static enum store_status
+refuse(struct store_error *err, const char *sqlstate, const char *hint)
+{
+	memcpy(err->sqlstate, sqlstate, SQLSTATE_LEN + 1);
+	err->hint = hint ? hint : pg_error_hint(sqlstate);
+	return STORE_HOLD;
+}
+
+enum store_status
+pg_error_pooler(struct store_error *err, const char *dbname)
+{
+	size_t i;
+
+	/* what a server said a while ago */
+	if (strcmp(err->sqlstate, "08P01") != 0 || strstr(err->text, "server_login_retry"))
+		return STORE_RETRY;
+	if (lacks_database(err->text, dbname))
+		return refuse(err, "3D000", NULL);
+	for (i = 0; i < COUNT(refusals); i++)
+		if (strstr(err->text, refusals[i].part))
+			return refuse(err, refusals[i].sqlstate, refusals[i].hint);
+	return STORE_RETRY;
 }
 
 void

@@ -43,3 +43,11 @@ enum store_status pg_error_set(struct store_error *err, const char *sqlstate, co
  * sqlstate, "" where there is none, and cuts it and the LOCATION line out of text.
  */
 void pg_error_extract(char *text, char sqlstate[6]);
+
+/*
+ * PgBouncer has one SQLSTATE, 08P01, for all that it refuses at the door, and until 1.20 also for
+ * what the server behind it refused.  When text says that an operator must act, err becomes what
+ * the server itself would have made of it, or gets a hint about the pooler, and the status is
+ * STORE_HOLD; else STORE_RETRY, and err stays as it is.
+ */
+enum store_status pg_error_pooler(struct store_error *err, const char *dbname);

@@ -71,6 +71,9 @@ pg_setup_database(int stop_fd, const struct conf *conf, const char *name, struct
 
 	for (i = 0; i < sizeof(doors) / sizeof(doors[0]) && st == STORE_HOLD; i++)
 		st = pg_connect(&c, conf, doors[i], NULL, err);
+	if (st == STORE_HOLD)
+		err->hint = "create the database; the collector cannot: it gets into neither "
+			    "postgres nor template1";
 	if (st != STORE_OK)
 		return st;
 	c.stall_ms = PG_DDL_STALL_MS;
@@ -98,8 +101,6 @@ pg_setup_begin(struct pg_conn *c, struct store_error *err)
 enum store_status
 pg_setup_end(struct pg_conn *c, enum store_status st, struct store_error *err)
 {
-	struct store_error second;
-
 	if (st == STORE_OK)
 		return pg_query(c, "COMMIT", NULL, err);
 	pg_rollback(c, err);

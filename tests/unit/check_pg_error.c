@@ -94,6 +94,49 @@ START_TEST(operators_get_hints)
 }
 END_TEST
 
+/* Texts of PgBouncer 1.18 to 1.25, as libpq hands them on. */
+static const struct {
+	const char *text;
+	const char *sqlstate;
+	enum store_status status;
+} poolers[] = {
+    {"FATAL: database \"m\" does not exist", "3D000", STORE_HOLD},
+    {"FATAL: database \"other\" does not exist", "08P01", STORE_RETRY},
+    {"FATAL: no such database: m", "08P01", STORE_HOLD},
+    {"FATAL: unsupported startup parameter: options", "08P01", STORE_HOLD},
+    {"FATAL: no such user", "28000", STORE_HOLD},
+    {"FATAL: \"trust\" authentication failed", "28000", STORE_HOLD},
+    {"FATAL: login rejected", "28000", STORE_HOLD},
+    {"FATAL: password authentication failed", "28P01", STORE_HOLD},
+    {"FATAL: SASL authentication failed", "28P01", STORE_HOLD},
+    {"FATAL: password authentication failed for user \"u\"", "28P01", STORE_HOLD},
+    {"FATAL: server login has been failing, try again later (server_login_retry)", "08P01",
+     STORE_RETRY},
+    {"FATAL: server login has been failing, cached error: database \"m\" does not exist"
+     " (server_login_retry)",
+     "08P01", STORE_RETRY},
+    {"FATAL: no more connections allowed (max_client_conn)", "08P01", STORE_RETRY},
+    {"FATAL: query_wait_timeout", "08P01", STORE_RETRY},
+    {"FATAL: the database system is shutting down", "08P01", STORE_RETRY},
+};
+
+START_TEST(what_poolers_refuse)
+{
+	struct store_error err;
+
+	(void)pg_error_set(&err, "08P01", poolers[_i].text, NULL, false);
+	ck_assert_int_eq(pg_error_pooler(&err, "m"), poolers[_i].status);
+	ck_assert_str_eq(err.sqlstate, poolers[_i].sqlstate);
+	ck_assert_str_eq(err.text, poolers[_i].text);
+	ck_assert_int_eq(err.hint != NULL, poolers[_i].status == STORE_HOLD);
+	ck_assert(err.reconnect);
+	/* a server's own errors are none of a pooler */
+	(void)pg_error_set(&err, "57P03", poolers[_i].text, NULL, false);
+	ck_assert_int_eq(pg_error_pooler(&err, "m"), STORE_RETRY);
+	ck_assert_str_eq(err.sqlstate, "57P03");
+}
+END_TEST
+
 START_TEST(reasons)
 {
 	ck_assert_str_eq(pg_error_reason("22003"), "value");
@@ -184,6 +227,7 @@ main(void)
 
 	tcase_add_loop_test(tc, a_sqlstate_has_a_class, 0, (int)COUNT(states));
 	tcase_add_test(tc, operators_get_hints);
+	tcase_add_loop_test(tc, what_poolers_refuse, 0, (int)COUNT(poolers));
 	tcase_add_test(tc, reasons);
 	tcase_add_test(tc, texts_are_tidied);
 	tcase_add_loop_test(tc, long_texts_are_cut_between_characters, 0, 6);
