@@ -95,6 +95,7 @@ look() {
 	need python3-pytest python3-pytest "$python" -c 'import pytest'
 	need python3-psycopg2 python3-psycopg2 "$python" -c 'import psycopg2'
 	need postgresql postgresql-server postgres_server
+	need pgbouncer pgbouncer test -x "$(PATH=$PATH:/usr/sbin command -v pgbouncer)"
 	need sqlite3 sqlite command -v sqlite3
 	need netcat-openbsd netcat command -v nc
 	need systemd systemd command -v systemd-socket-activate

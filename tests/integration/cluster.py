@@ -281,6 +281,19 @@ class Cluster:
         self.stop(mode)
         return self.start()
 
+    def make_synchronous(self):
+        """From now on a commit that is answered is on a standby, too; one follows already."""
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.execute("SELECT pg_reload_conf()")
+        wait_until(
+            lambda: self.execute(
+                "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+            )
+            == [(1,)],
+            30,
+            "the standby is a synchronous one",
+        )
+
     def remove(self):
         if self.process:
             self.stop("immediate")
@@ -306,3 +319,50 @@ class Cluster:
         name = name or self.unused_name()
         self.execute(f'CREATE DATABASE "{name}"')
         return Database(self, name)
+
+
+class Standby(Cluster):
+    """A streaming copy of a primary that runs."""
+
+    def __init__(self, primary):
+        self.primary = primary
+        super().__init__(primary.bindir, synchronous_standby_names="")
+
+    def _make(self):
+        origin = f"host=127.0.0.1 port={self.primary.port} user=postgres"
+        result = subprocess.run(
+            [
+                *(self._tool("pg_basebackup"), "-D", self.data, "-d", origin),
+                *("-R", "-X", "stream", "-c", "fast", "--no-sync"),
+            ],
+            **self._as_user(),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        with open(os.path.join(self.data, "postgresql.conf"), "a", encoding="utf-8") as file:
+            file.write(f"port = {self.port}\nunix_socket_directories = '{self.directory}'\n")
+            for key, value in self.settings.items():
+                file.write(f"{key} = '{value}'\n")
+
+    def follows(self):
+        return self.primary.execute("SELECT count(*) FROM pg_stat_replication")[0][0] > 0
+
+    def wait_replayed(self):
+        """Until it has what the primary has now."""
+        position = self.primary.execute("SELECT pg_current_wal_insert_lsn()")[0][0]
+        wait_until(
+            lambda: self.execute(f"SELECT pg_last_wal_replay_lsn() >= '{position}'")[0][0],
+            30,
+            "the standby has caught up",
+        )
+
+    def fall_behind(self):
+        """From now on it receives nothing."""
+        self.execute("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'")
+        self.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: not self.follows(), 30, "the standby has let go of its primary")
+
+    def promote(self):
+        assert self.execute("SELECT pg_promote()") == [(True,)]

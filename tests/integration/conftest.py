@@ -1,13 +1,16 @@
 """Fixtures: servers, databases, and collectors that are checked when a test ends."""
+import os
 import resource
 
 import pytest
 
 import cluster as cluster_module
 from citus import CitusCluster
-from cluster import Cluster, Sqlite
+from cluster import Cluster, Sqlite, Standby
 from collector import Collector
 from notify import NotifySocket
+from pooler import Pooler, pgbouncer_path
+from waiting import wait_until
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,6 +43,21 @@ def own_cluster(postgres_bindir):
     own = Cluster(postgres_bindir)
     yield own
     own.remove()
+
+
+@pytest.fixture
+def pair(own_cluster):
+    """A primary and a standby that follows it, both running."""
+    with open(os.path.join(own_cluster.data, "postgresql.conf"), "a", encoding="utf-8") as file:
+        file.write("wal_level = replica\nmax_wal_senders = 4\nwal_sender_timeout = '10s'\n")
+    own_cluster.start()
+    standby = Standby(own_cluster)
+    try:
+        standby.start()
+        wait_until(standby.follows, 30, "the standby follows")
+        yield own_cluster, standby
+    finally:
+        standby.remove()
 
 
 @pytest.fixture(scope="session")
@@ -131,3 +149,19 @@ def notify_socket(tmp_path):
     sock = NotifySocket(tmp_path / "notify")
     yield sock
     sock.close()
+
+
+@pytest.fixture
+def new_pooler():
+    """Starts one in front of a port; see Pooler."""
+    if not pgbouncer_path():
+        pytest.skip("skipped: pgbouncer is not installed")
+    made = []
+
+    def make(port, **settings):
+        made.append(Pooler(port, **settings))
+        return made[-1].start()
+
+    yield make
+    for pooler in made:
+        pooler.remove()

@@ -1,80 +1,15 @@
 """A primary dies, its standby takes over: with commits missing (buffer.keep), and without."""
-import os
-import subprocess
-
 import pytest
 
-from cluster import Cluster, free_port
+from cluster import free_port
 from faults import Load, assert_all_there_once, settle
 from waiting import wait_until
 
 
-class Standby(Cluster):
-    """A streaming copy of a primary that runs."""
-
-    def __init__(self, primary):
-        self.primary = primary
-        super().__init__(primary.bindir, synchronous_standby_names="")
-
-    def _make(self):
-        origin = f"host=127.0.0.1 port={self.primary.port} user=postgres"
-        result = subprocess.run(
-            [
-                *(self._tool("pg_basebackup"), "-D", self.data, "-d", origin),
-                *("-R", "-X", "stream", "-c", "fast", "--no-sync"),
-            ],
-            **self._as_user(),
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stderr
-        with open(os.path.join(self.data, "postgresql.conf"), "a", encoding="utf-8") as file:
-            file.write(f"port = {self.port}\nunix_socket_directories = '{self.directory}'\n")
-            for key, value in self.settings.items():
-                file.write(f"{key} = '{value}'\n")
-
-    def follows(self):
-        return self.primary.execute("SELECT count(*) FROM pg_stat_replication")[0][0] > 0
-
-    def wait_replayed(self):
-        """Until it has what the primary has now."""
-        position = self.primary.execute("SELECT pg_current_wal_insert_lsn()")[0][0]
-        wait_until(
-            lambda: self.execute(f"SELECT pg_last_wal_replay_lsn() >= '{position}'")[0][0],
-            30,
-            "the standby has caught up",
-        )
-
-    def fall_behind(self):
-        """From now on it receives nothing."""
-        self.execute("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'")
-        self.execute("SELECT pg_reload_conf()")
-        wait_until(lambda: not self.follows(), 30, "the standby has let go of its primary")
-
-    def promote(self):
-        assert self.execute("SELECT pg_promote()") == [(True,)]
-
-
-@pytest.fixture
-def pair(own_cluster):
-    """A primary and a standby that follows it, both running."""
-    with open(os.path.join(own_cluster.data, "postgresql.conf"), "a", encoding="utf-8") as file:
-        file.write("wal_level = replica\nmax_wal_senders = 4\nwal_sender_timeout = '10s'\n")
-    own_cluster.start()
-    standby = Standby(own_cluster)
-    try:
-        standby.start()
-        wait_until(standby.follows, 30, "the standby follows")
-        yield own_cluster, standby
-    finally:
-        standby.remove()
-
-
-def settings_for(primary, standby, **more):
+def settings_for(first, second, **more):
     return dict(
         listen=[f"127.0.0.1:{free_port()}"],
-        database__uri=f"postgresql://postgres@127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+        database__uri=f"postgresql://postgres@127.0.0.1:{first.port},127.0.0.1:{second.port}"
         "/postgres?target_session_attrs=read-write",
         buffer__sync="never",
         batch__interval=0.1,
@@ -180,19 +115,14 @@ def test_batches_are_kept_no_longer_than_asked(new_collector, database, keep):
     assert_all_there_once(database, load)
 
 
-def test_synchronous_standby_needs_no_kept_batches(new_collector, pair):
+@pytest.mark.parametrize("connections", [1, 3])
+def test_synchronous_standby_needs_no_kept_batches(new_collector, pair, connections):
     """An answered commit is on both servers."""
     primary, standby = pair
-    primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-    primary.execute("SELECT pg_reload_conf()")
-    wait_until(
-        lambda: primary.execute("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")
-        == [(1,)],
-        30,
-        "the standby is a synchronous one",
-    )
+    primary.make_synchronous()
     database = standby.database("postgres")
-    collector = new_collector(**settings_for(primary, standby)).start()
+    settings = settings_for(primary, standby, database__connections=connections)
+    collector = new_collector(**settings).start()
     with Load(collector.address, senders=4, level=2) as load:
         load.wait_more(30)
         primary.kill9()
@@ -200,5 +130,27 @@ def test_synchronous_standby_needs_no_kept_batches(new_collector, pair):
         load.wait_more(10)
     settle(collector)
     assert collector.stop() == 0
+    assert collector.stopped["stored"] == collector.stopped["received"] > 0
     assert_all_there_once(database, load)
     assert not collector.find("batches_requeued")
+
+
+def test_switchover(new_collector, pair):
+    """The standby is named first, and passed over until it takes writes; a stop gives it all it lacks."""
+    primary, standby = pair
+    database = standby.database("postgres")
+    settings = settings_for(standby, primary, database__connections=2)
+    collector = new_collector(**settings).start()
+    with Load(collector.address, senders=4, level=2) as load:
+        load.wait_more(20)
+        assert primary.database("postgres").count() > 0
+        primary.stop()
+        mark = collector.mark()
+        event = collector.wait_event("database_unavailable", since=mark, sqlstate=None)
+        assert f"port {standby.port} takes no writes" in event["error"]
+        standby.promote()
+        load.wait_more(20)
+    settle(collector)
+    assert collector.stop() == 0
+    assert collector.stopped["stored"] == collector.stopped["received"] > 0
+    assert_all_there_once(database, load)
