@@ -157,6 +157,7 @@ def test_rejected_rows(database, new_pooler, new_collector):
     assert database.value(f"SELECT value FROM {database.rejected}") == 700
 
 
+@pytest.mark.slow
 def test_failed_copy_leaves_other_clients_alone(database, new_pooler, new_collector):
     """Rows on their way when a COPY fails must not reach a backend that serves another client."""
     pooler = new_pooler(database.cluster.port, default_pool_size=1)
@@ -229,6 +230,7 @@ def test_straight_into_the_columnstore(timescale_cluster, new_pooler, new_collec
 # ---- faults ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connections", [1, 3])
 def test_pooler_is_killed_under_load(database, new_pooler, new_collector, connections):
     pooler = new_pooler(database.cluster.port, default_pool_size=2)
@@ -248,6 +250,7 @@ def test_pooler_is_killed_under_load(database, new_pooler, new_collector, connec
     finish(collector, database, load)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connections", [1, 3])
 def test_console_commands_under_load(database, new_pooler, new_collector, connections):
     pooler = new_pooler(database.cluster.port, default_pool_size=2)
@@ -326,6 +329,7 @@ CUTS = [*(("up", n) for n in (0, 10, 300, 700, 2000, 40000, 80000))]
 CUTS += [*(("down", n) for n in range(0, 400, 25))]
 
 
+@pytest.mark.slow
 def test_connection_cut_under_load(cut_line, database, new_collector):
     proxy, uri = cut_line
     collector = new_collector(database__uri=uri, buffer__sync="never", **FAST).start()
@@ -452,6 +456,7 @@ def test_startup_parameter_that_the_pooler_refuses(database, new_pooler, new_col
 # ---- failover ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["primary", "standby"])
 def test_standby_with_a_pooler_of_its_own(pair, new_pooler, new_collector, first):
     """A pooler repeats what its server said when it was a standby; what counts is what it is now."""
