@@ -1,5 +1,8 @@
 """A Citus cluster: a coordinator and two workers, each a server of its own."""
+import psycopg2
+
 from cluster import Cluster
+from waiting import wait_until
 
 SETTINGS = {
     "shared_preload_libraries": "citus",
@@ -42,5 +45,14 @@ class CitusCluster:
         return database
 
     def drop_database(self, database):
+        """Citus's own daemon comes back to a database as soon as it is thrown out."""
         for node in self.nodes:
-            node.execute(f'DROP DATABASE "{database.name}" WITH (FORCE)')
+            wait_until(lambda: dropped(node, database.name), 30, f"{database.name} is dropped")
+
+
+def dropped(node, name):
+    try:
+        node.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    except psycopg2.errors.ObjectInUse:
+        return False
+    return True
