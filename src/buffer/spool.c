@@ -496,11 +496,42 @@ file_count(struct spool_file *f, uint64_t bytes)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+/*
+ * Makes a file that has nothing but a header.  It gets its name once the header is in it, so
+ * that a daemon that is killed in between does not leave a file that would be taken for damage.
+ */
+static int
+file_make(const struct spool *s, const struct spool_header *h, int *ret)
+{
+	char name[SPOOL_NAME_MAX], temporary[SPOOL_NAME_MAX];
+	uint8_t header[SPOOL_FILE_HEADER];
+	int fd, r;
+
+	spool_header_encode(header, h);
+	spool_name(name, h->number);
+	spool_name_as(temporary, h->number, SPOOL_NEW);
+	if (faccessat(s->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return -EEXIST;
+	fd = openat(s->fd, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	crash_point("before_file_header");
+	r = disk_write(fd, header, sizeof(header), 0);
+	crash_point("after_file_header");
+	if (r == 0 && renameat(s->fd, temporary, s->fd, name) < 0)
+		r = -errno;
+	if (r < 0) {
+		(void)unlinkat(s->fd, temporary, 0);
+		(void)close(fd);
+		return r;
+	}
+	*ret = fd;
+	return 0;
+}
+
 int
 spool_create(struct spool *s, uint64_t number, uint64_t created_us, struct spool_file **ret)
 {
-	char name[SPOOL_NAME_MAX];
-	uint8_t header[SPOOL_FILE_HEADER];
 	struct spool_file *f = calloc(1, sizeof(*f));
 	int r;
 
@@ -510,18 +541,8 @@ spool_create(struct spool *s, uint64_t number, uint64_t created_us, struct spool
 	f->header.created_us = created_us;
 	f->header.summary.file_size = SPOOL_FILE_HEADER;
 	memcpy(f->header.collector, s->identity, sizeof(f->header.collector));
-	spool_header_encode(header, &f->header);
-	spool_name(name, number);
-	f->fd = openat(s->fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (f->fd < 0) {
-		r = -errno;
-		free(f);
-		return r;
-	}
-	r = disk_write(f->fd, header, sizeof(header), 0);
+	r = file_make(s, &f->header, &f->fd);
 	if (r < 0) {
-		(void)unlinkat(s->fd, name, 0);
-		(void)close(f->fd);
 		free(f);
 		return r;
 	}

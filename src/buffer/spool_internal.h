@@ -35,7 +35,7 @@
 
 #define SPOOL_BATCH ".batch"
 #define SPOOL_STORED ".stored"
-#define SPOOL_NEW ".batch.new" /* a copy being written; it replaces the file of its number */
+#define SPOOL_NEW ".batch.new" /* being made; it becomes, or replaces, the file of its number */
 
 struct spool_file {
 	struct spool *spool; /* borrowed */

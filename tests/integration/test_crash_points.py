@@ -13,7 +13,7 @@ from programs import ROOT
 from waiting import wait_until
 from wire import series
 
-SPOOL = ["block_write", "sync", "seal", "unlink"]
+SPOOL = ["file_header", "block_write", "sync", "seal", "unlink"]
 POINTS = {
     "postgres": [
         *(f"{side}_{step}" for step in SPOOL for side in ("before", "after")),
@@ -122,6 +122,22 @@ def test_killed_while_a_batch_is_kept(new_collector, start_to_crash, database, s
     assert collector.stop() == 0
     assert not collector.find("batches_requeued")
     assert database.rows("SELECT count(*), count(DISTINCT value) FROM metrics") == [(100, 100)]
+
+
+@pytest.mark.parametrize("point", ["before_file_header", "after_file_header"])
+def test_killed_while_a_file_is_made(new_collector, start_to_crash, sqlite_store, point):
+    """A kill is no damage to the disk: nothing is reported, and nothing is left."""
+    collector = start_to_crash(sqlite_store, f"{point}:2", batch__interval=3600)
+    with collector.sender() as sender:
+        sender.send(series("m", 100))
+        assert sender.sync(2) == 0
+        sender.send(series("n", 1))
+        kill_at_point(collector)
+    collector = new_collector(sqlite_store).start()
+    settle(collector)
+    assert collector.stop() == 0
+    assert not collector.find("spool_corrupt") and not collector.find("spool_torn")
+    assert sorted(os.listdir(collector.conf["buffer.spool"])) == ["identity", "lock", "sequence"]
 
 
 def test_every_point_has_a_run():
