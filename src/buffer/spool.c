@@ -284,9 +284,17 @@ int
 spool_put_sequence(const struct spool *s, uint64_t number)
 {
 	char text[TEXT_MAX];
+	int r;
 
 	sequence_format(text, number);
-	return disk_put_text(s, "sequence", text);
+	r = disk_put_text(s, "sequence", text);
+	/*
+	 * Without numbers nothing is received, not even for a database that is well.  Writing in
+	 * place needs no space; should it be cut short, the CRC tells, and a new identity is made.
+	 */
+	if (r == -ENOSPC || r == -EDQUOT)
+		r = disk_overwrite_text(s, "sequence", text);
+	return r;
 }
 
 /* A damaged one is kept for the operator, and reported; one that is missing is not. */

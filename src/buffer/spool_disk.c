@@ -157,6 +157,22 @@ disk_put_text(const struct spool *s, const char *name, const char *text)
 }
 
 int
+disk_overwrite_text(const struct spool *s, const char *name, const char *text)
+{
+	uint64_t size;
+	int fd = disk_open(s, name, O_WRONLY, &size);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = disk_write(fd, text, strlen(text), 0);
+	if (r == 0)
+		r = disk_sync(s, fd);
+	(void)close(fd);
+	return r;
+}
+
+int
 disk_get_text(const struct spool *s, const char *name, char *text, size_t size)
 {
 	uint64_t len = 0;

@@ -129,6 +129,9 @@ uint64_t disk_size(const struct spool *s, const char *name);
 /* Replaces a small file in one step that lasts. */
 int disk_put_text(const struct spool *s, const char *name, const char *text);
 
+/* The same for one that is there, in its place: needs no space, and may be cut short. */
+int disk_overwrite_text(const struct spool *s, const char *name, const char *text);
+
 /* Reads one, with a NUL behind it.  -EFBIG when it is longer than size - 1. */
 int disk_get_text(const struct spool *s, const char *name, char *text, size_t size);
 

@@ -311,6 +311,19 @@ reap_round(struct spool *s)
 	(void)pthread_mutex_lock(&s->lock);
 }
 
+static void
+numbers_refused(const struct spool *s, int error)
+{
+	char path[SPOOL_PATH_MAX];
+
+	spool_path(s, "sequence", path);
+	log_event_limited(LOG_ERR, "spool_error/sequence", "spool_error", LOG_STR("file", path),
+			  LOG_STR("error", strerror(-error)),
+			  LOG_STR("hint",
+				  "the spool's file system refuses writes; once the numbers "
+				  "for batches are used up, nothing more is received"));
+}
+
 /* Reserves numbers up to a whole run ahead; as sync_round(). */
 static void
 numbers_round(struct spool *s)
@@ -320,6 +333,8 @@ numbers_round(struct spool *s)
 
 	(void)pthread_mutex_unlock(&s->lock);
 	r = spool_put_sequence(s, limit);
+	if (r < 0)
+		numbers_refused(s, r);
 	(void)pthread_mutex_lock(&s->lock);
 	if (r == 0)
 		s->limit = limit;

@@ -44,6 +44,25 @@ def test_full_disk_slows_senders_and_loses_nothing(start_collector, own_cluster,
     assert collector.stopped["dropped"] == 0
 
 
+def test_start_on_a_full_disk_with_a_good_database(new_collector, database, small_disk):
+    """Others have filled the disk: metrics go through memory, and no number is used twice."""
+    disk = small_disk("6m")
+    settings = dict(buffer__spool=disk / "spool", batch__interval=0.1)
+    count = 0
+    for full in (False, True, True):
+        if full:
+            fill(disk / "filling")
+        collector = new_collector(database, **settings).start()
+        with collector.sender() as sender:
+            for _ in range(3):
+                sender.send(series("m", 100, first=count))
+                assert sender.sync(2) == 0
+                count += 100
+        assert collector.stop() == 0
+    assert database.rows("SELECT count(*), count(DISTINCT value) FROM metrics") == [(count, count)]
+    assert not collector.find("spool_corrupt")
+
+
 def flood(address, data):
     """Sends until the collector takes no more, and leaves the connection."""
     with socket.create_connection(address) as sock:
