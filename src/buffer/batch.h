@@ -68,9 +68,10 @@ struct batch {
 	struct queue_wait *waits;    /* level-2 syncs that this batch holds up */
 
 	/* under the queue's mutex */
-	bool on_disk; /* all of it is in the spool, and sealed */
-	bool removed; /* its writer has removed the spool file */
-	bool settled; /* queue_done() has been called: committed, or lost */
+	uint64_t wanted; /* a level-2 sync waits for it: since which one; 0 = none */
+	bool on_disk;    /* all of it is in the spool, and sealed */
+	bool removed;    /* its writer has removed the spool file */
+	bool settled;    /* queue_done() has been called: committed, or lost */
 
 	/* the writer's, while it is in flight */
 	uint8_t *loaded;              /* content read back from the spool */

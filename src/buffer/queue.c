@@ -40,6 +40,7 @@ list_remove(struct queue *q, struct batch *b)
 	*(b->prev ? &b->prev->next : &q->head) = b->next;
 	*(b->next ? &b->next->prev : &q->tail) = b->prev;
 	b->prev = b->next = NULL;
+	q->n_wanted -= b->wanted != 0;
 	q->stats->batches_waiting--;
 }
 
@@ -551,6 +552,8 @@ queue_seal(struct queue *q)
 	(void)pthread_mutex_lock(&q->mutex);
 	b->state = BATCH_SEALED;
 	list_insert(q, b);
+	if (b->waits)
+		queue_want(q, b);
 	q->open_number = UINT64_MAX;
 	q->open_us = UINT64_MAX;
 	(void)pthread_cond_broadcast(&q->cond); /* a writer that sleeps would swallow a signal */
@@ -564,8 +567,8 @@ queue_seal(struct queue *q)
 /*
  * A level-2 waiter on the open batch has it sealed once a writer is free to take it;
  * until then others may join.  The writer that becomes free wakes the loop.  With a backlog none
- * becomes free for long: then one such batch at a time is sealed at once, and as the newest it is
- * taken next but one at the latest.
+ * becomes free for long: then one such batch at a time is sealed at once, and as the newest, or
+ * when newer ones come, as one that is wanted, it is taken soon.
  */
 static void
 flush_for_waits(struct queue *q)

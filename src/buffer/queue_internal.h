@@ -19,6 +19,13 @@ struct queue_limits {
 	enum conf_sync sync;
 };
 
+/* Where writers get their batches from, in turn. */
+enum queue_end {
+	QUEUE_OLDEST, /* so that a backlog shrinks */
+	QUEUE_NEWEST, /* so that fresh metrics do not wait behind it */
+	QUEUE_WANTED, /* so that level 2 is answered although newer ones keep coming */
+};
+
 struct queue {
 	/* set once */
 	struct stats *stats; /* borrowed; loop thread */
@@ -69,7 +76,9 @@ struct queue {
 	unsigned idle;             /* writers that wait in queue_take() */
 	uint64_t retries;          /* batches that came back */
 	unsigned kicks;            /* generation: a change ends every sleep */
-	bool newest_next;          /* which end queue_take() serves next */
+	enum queue_end next_end;   /* what queue_take() serves next */
+	uint64_t wants;            /* counts what becomes wanted */
+	size_t n_wanted;           /* batches of the list that are */
 	bool flush_wanted;         /* wake the loop when a writer becomes idle, or takes flushed */
 	struct batch *flushed;     /* was sealed for a level-2 waiter, and no writer has it yet */
 };
@@ -79,6 +88,9 @@ struct queue {
  * time at which a returned batch may be tried again, if that is earlier.  The mutex is held.
  */
 struct batch *queue_ready(const struct queue *q, uint64_t now_ms, uint64_t *next_ms);
+
+/* Somebody waits for this batch; the mutex is held. */
+void queue_want(struct queue *q, struct batch *b);
 
 /*
  * Removes the file of a batch that has ended.  One that stays is sent again by the next start,

@@ -92,6 +92,18 @@ first_unstored(struct queue *q, uint64_t first)
 	return found;
 }
 
+/* The wait hangs on a batch, which is sealed unless it is the open one. */
+static void
+wait_for_batch(struct queue *q, struct queue_wait *w, struct batch *b)
+{
+	wait_link(w, &b->waits);
+	if (b == q->open)
+		return; /* wanted once it is sealed */
+	(void)pthread_mutex_lock(&q->mutex);
+	queue_want(q, b);
+	(void)pthread_mutex_unlock(&q->mutex);
+}
+
 void
 queue_pass_waits(struct queue *q, struct batch *b)
 {
@@ -101,7 +113,7 @@ queue_pass_waits(struct queue *q, struct batch *b)
 
 		wait_unlink(NULL, w);
 		if (next)
-			wait_link(w, &next->waits);
+			wait_for_batch(q, w, next);
 		else
 			w->fn(w->arg, true);
 	}
@@ -157,6 +169,6 @@ queue_wait(struct queue *q, struct queue_wait *w, unsigned level, uint64_t first
 	b = wait_blocker(q, first_unstored(q, first), w->last);
 	if (!b)
 		return QUEUE_WAIT_DONE;
-	wait_link(w, &b->waits);
+	wait_for_batch(q, w, b);
 	return QUEUE_WAIT_PENDING;
 }

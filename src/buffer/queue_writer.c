@@ -21,10 +21,51 @@ ready_from(struct batch *b, bool newest, uint64_t now_ms, uint64_t *next_ms)
 	return NULL;
 }
 
+/* The one that somebody has waited for longest. */
+static struct batch *
+ready_wanted(const struct queue *q, uint64_t now_ms)
+{
+	struct batch *first = NULL;
+
+	if (!q->n_wanted)
+		return NULL;
+	for (struct batch *b = q->head; b; b = b->next)
+		if (b->wanted && b->state == BATCH_SEALED && b->not_before_ms <= now_ms &&
+		    (!first || b->wanted < first->wanted))
+			first = b;
+	return first;
+}
+
 struct batch *
 queue_ready(const struct queue *q, uint64_t now_ms, uint64_t *next_ms)
 {
-	return ready_from(q->newest_next ? q->tail : q->head, q->newest_next, now_ms, next_ms);
+	bool newest = q->next_end == QUEUE_NEWEST;
+	struct batch *b = q->next_end == QUEUE_WANTED ? ready_wanted(q, now_ms) : NULL;
+
+	return b ? b : ready_from(newest ? q->tail : q->head, newest, now_ms, next_ms);
+}
+
+static enum queue_end
+end_after(const struct queue *q)
+{
+	switch (q->next_end) {
+	case QUEUE_OLDEST:
+		return QUEUE_NEWEST;
+	case QUEUE_NEWEST:
+		return q->n_wanted ? QUEUE_WANTED : QUEUE_OLDEST;
+	case QUEUE_WANTED:
+		break;
+	}
+	return QUEUE_OLDEST;
+}
+
+void
+queue_want(struct queue *q, struct batch *b)
+{
+	if (b->wanted)
+		return;
+	b->wanted = ++q->wants;
+	q->n_wanted++;
 }
 
 static struct timespec
@@ -76,7 +117,7 @@ queue_take(struct queue *q, const atomic_int *stop, uint64_t timeout_ms)
 	}
 	if (b) {
 		b->state = BATCH_IN_FLIGHT;
-		q->newest_next = !q->newest_next;
+		q->next_end = end_after(q);
 		if (b == q->flushed) {
 			q->flushed = NULL;
 			wake_for_flush(q);
