@@ -1,5 +1,6 @@
 /* client_frames.c - from bytes to frames: what is valid goes to the queue, the rest is refused. */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,11 +111,28 @@ refusal_kind(enum frame_kind kind)
 	return "frame_refused";
 }
 
+/* What may be wrong with a timestamp that is refused; NULL when nothing comes to mind. */
+static const char *
+refusal_hint(const struct frame *f, char text[128])
+{
+	const char *unit = NULL;
+
+	if (f->kind == FRAME_TIMESTAMP_RANGE || f->kind == FRAME_TIMESTAMP_WINDOW)
+		unit = frame_time_unit(f->time_us, clock_real_us());
+	if (!unit)
+		return NULL;
+	(void)snprintf(text, 128,
+		       "the sender seems to send %s; timestamps are microseconds since "
+		       "1970",
+		       unit);
+	return text;
+}
+
 /* Returns false when that was one too many, and the client is closed. */
 static bool
 client_refuse(struct client *c, const struct frame *f, const uint8_t *p, size_t size)
 {
-	char peer[ADDRESS_TEXT_MAX];
+	char peer[ADDRESS_TEXT_MAX], hint[128];
 
 	count_refused(c->set->stats, f->kind);
 	c->refused++;
@@ -123,7 +141,7 @@ client_refuse(struct client *c, const struct frame *f, const uint8_t *p, size_t 
 			  LOG_STR("client", client_name(c, peer)),
 			  LOG_STR("reason", frame_kind_name(f->kind)),
 			  f->name_len ? LOG_BYTES("metric", f->name, f->name_len) : LOG_NONE,
-			  LOG_HEX("frame", p, size));
+			  LOG_HEX("frame", p, size), LOG_STR("hint", refusal_hint(f, hint)));
 	if (++c->refused_in_row < c->set->conf->max_invalid_frames)
 		return true;
 	c->set->stats->clients_protocol_error++;

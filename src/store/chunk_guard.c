@@ -9,9 +9,6 @@
 
 #define NEWS_FIRST 64
 
-#define YEAR_US (UINT64_C(31556952) * 1000000)
-#define NEAR_US (20 * YEAR_US) /* what counts as "of these years" */
-
 /* ---- where a time falls ---- */
 
 /* Ranges that begin at or before a time. */
@@ -184,24 +181,4 @@ chunk_guard_keeps(const struct chunk_guard *g, uint64_t time_us)
 	return find_chunk(&g->limits, time_us, &chunk) ||
 	       (g->n_kept > 0 &&
 		bsearch(&chunk, g->news, g->n_kept, sizeof(chunk), compare) != NULL);
-}
-
-/* ---- mistakes ---- */
-
-static bool
-is_near(uint64_t time_us, uint64_t now_us)
-{
-	return (time_us > now_us ? time_us - now_us : now_us - time_us) < NEAR_US;
-}
-
-const char *
-chunk_guard_unit(uint64_t time_us, uint64_t now_us)
-{
-	if (is_near(time_us, now_us))
-		return NULL;
-	if (time_us < UINT64_MAX / 1000000 && is_near(time_us * 1000000, now_us))
-		return "seconds";
-	if (time_us < UINT64_MAX / 1000 && is_near(time_us * 1000, now_us))
-		return "milliseconds";
-	return is_near(time_us / 1000, now_us) ? "nanoseconds" : NULL;
 }

@@ -55,9 +55,3 @@ void chunk_guard_done(struct chunk_guard *g); /* a zeroed one is fine */
 
 /* Is a row of the batch kept? */
 bool chunk_guard_keeps(const struct chunk_guard *g, uint64_t time_us);
-
-/*
- * The unit in which a timestamp would be of these years: "seconds", "milliseconds",
- * "nanoseconds"; NULL where none fits.
- */
-const char *chunk_guard_unit(uint64_t time_us, uint64_t now_us);

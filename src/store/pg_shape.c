@@ -128,7 +128,7 @@ divide(struct pg_shape *shape, const struct batch_view *b, const struct chunk_gu
 		}
 		end -= size;
 		memcpy(end, p, size);
-		count_unit(units, chunk_guard_unit(time_us, g->limits.now_us));
+		count_unit(units, frame_time_unit(time_us, g->limits.now_us));
 	}
 	shape->unit = likely_unit(units);
 	shape->refused.rows =

@@ -1,6 +1,7 @@
 #include "wire/frame.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "wire/bytes.h"
@@ -17,6 +18,9 @@
 
 /* "MCSYNC", 0, level: what a sync frame has for a value. */
 #define SYNC_MAGIC UINT64_C(0x4D4353594E430000)
+
+#define YEAR_US (UINT64_C(31556952) * 1000000)
+#define NEAR_US (20 * YEAR_US) /* what counts as "of these years" */
 
 static_assert(sizeof(double) == 8, "the value is an IEEE 754 binary64");
 
@@ -153,4 +157,22 @@ frame_encode_answer(uint8_t out[FRAME_ANSWER_SIZE], uint64_t token, uint64_t ref
 	be64_store(out, token);
 	out[8] = 0;
 	be64_store(out + 9, refused);
+}
+
+static bool
+is_near(uint64_t time_us, uint64_t now_us)
+{
+	return (time_us > now_us ? time_us - now_us : now_us - time_us) < NEAR_US;
+}
+
+const char *
+frame_time_unit(uint64_t time_us, uint64_t now_us)
+{
+	if (is_near(time_us, now_us))
+		return NULL;
+	if (time_us < UINT64_MAX / 1000000 && is_near(time_us * 1000000, now_us))
+		return "seconds";
+	if (time_us < UINT64_MAX / 1000 && is_near(time_us * 1000, now_us))
+		return "milliseconds";
+	return is_near(time_us / 1000, now_us) ? "nanoseconds" : NULL;
 }

@@ -88,3 +88,9 @@ size_t frame_encode_sync(uint8_t out[FRAME_FIXED], uint64_t token, uint8_t level
 
 /* Writes the answer to a sync frame: token, a zero byte, the count of refused frames. */
 void frame_encode_answer(uint8_t out[FRAME_ANSWER_SIZE], uint64_t token, uint64_t refused);
+
+/*
+ * The unit in which a timestamp would be of these years: "seconds", "milliseconds",
+ * "nanoseconds"; NULL where none fits, and where it is of these years as it stands.
+ */
+const char *frame_time_unit(uint64_t time_us, uint64_t now_us);

@@ -126,6 +126,19 @@ def test_timestamp_window(start_collector, sqlite_store):
     assert collector.statistics()["refused_timestamp_window"] == 2
 
 
+@pytest.mark.parametrize(
+    "unit, per_second, reason",
+    [("nanoseconds", 10**9, "timestamp_range"), ("milliseconds", 1000, "timestamp_window")],
+)
+def test_wrong_unit_is_named(start_collector, sqlite_store, unit, per_second, reason):
+    collector = start_collector(sqlite_store, timestamps__max_age="1 day")
+    now = int(datetime.datetime.now().timestamp())
+    collector.send(frame("wrong", 1, now * per_second))
+    assert unit in collector.wait_event("frame_refused", reason=reason)["hint"]
+    collector.send(frame("old", 1, (now - 2 * 86400) * wire.MICROSECONDS))
+    assert "hint" not in collector.wait_event("frame_refused", metric="old")
+
+
 def test_extremes_are_stored(start_collector, store):
     collector = start_collector(store)
     names = ["n" * 255, "température °C", "メトリック", "😀", "a b", "quote\"'\\", "\x7f"]

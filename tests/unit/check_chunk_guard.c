@@ -176,30 +176,6 @@ START_TEST(span_tells_whether_to_look)
 }
 END_TEST
 
-/* ---- units ---- */
-
-static const struct {
-	uint64_t time_us;
-	const char *unit;
-} units[] = {
-    {NOW, NULL},
-    {NOW - 3000 * DAY, NULL},
-    {NOW / 1000000, "seconds"},
-    {NOW / 1000, "milliseconds"},
-    {NOW / 1000 + 12345, "milliseconds"},
-    {NOW * 1000, "nanoseconds"},
-    {0, NULL},
-    {1, NULL},
-    {FRAME_TIME_MAX, NULL},
-    {UINT64_MAX, NULL},
-};
-
-START_TEST(unit_is_recognised)
-{
-	ck_assert_pstr_eq(chunk_guard_unit(units[_i].time_us, NOW), units[_i].unit);
-}
-END_TEST
-
 int
 main(void)
 {
@@ -218,7 +194,6 @@ main(void)
 	tcase_add_test(tc, extremes);
 	tcase_add_test(tc, many_are_counted_once);
 	tcase_add_test(tc, span_tells_whether_to_look);
-	tcase_add_loop_test(tc, unit_is_recognised, 0, (int)(sizeof(units) / sizeof(units[0])));
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

@@ -406,6 +406,30 @@ START_TEST(kind_names)
 }
 END_TEST
 
+/* ---- units ---- */
+
+static const struct {
+	uint64_t time_us;
+	const char *unit;
+} units[] = {
+    {SOME_TIME, NULL},
+    {SOME_TIME - UINT64_C(3000) * 86400 * 1000000, NULL},
+    {SOME_TIME / 1000000, "seconds"},
+    {SOME_TIME / 1000, "milliseconds"},
+    {SOME_TIME / 1000 + 12345, "milliseconds"},
+    {SOME_TIME * 1000, "nanoseconds"},
+    {0, NULL},
+    {1, NULL},
+    {FRAME_TIME_MAX, NULL},
+    {UINT64_MAX, NULL},
+};
+
+START_TEST(unit_is_recognised)
+{
+	ck_assert_pstr_eq(frame_time_unit(units[_i].time_us, SOME_TIME), units[_i].unit);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -431,6 +455,7 @@ main(void)
 	tcase_add_test(tc, encoded_sync);
 	tcase_add_test(tc, encoded_answer);
 	tcase_add_test(tc, kind_names);
+	tcase_add_loop_test(tc, unit_is_recognised, 0, (int)COUNT(units));
 
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
