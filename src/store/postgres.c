@@ -118,6 +118,11 @@ prepare(struct postgres *p, struct store_error *err)
 		st = pg_citus_find(&p->c, p->conf, citus, err);
 	if (st == STORE_OK)
 		st = pg_setup_migrate(&p->c, p->conf, "postgresql", NULL, err);
+	/* a table that will not do stays as it is */
+	if (st == STORE_OK)
+		st = know_server(p, err);
+	if (st == STORE_OK)
+		st = read_columns(p, err);
 	if (st == STORE_OK && *citus)
 		st = pg_citus_distribute(&p->c, p->conf, citus, err);
 	if (st == STORE_OK && !*citus)
@@ -128,10 +133,6 @@ prepare(struct postgres *p, struct store_error *err)
 	if (st == STORE_OK && !p->hypertable)
 		st = pg_partition_maintain(&p->c, p->conf, err);
 	p->c.stall_ms = PG_STALL_MS;
-	if (st == STORE_OK)
-		st = know_server(p, err);
-	if (st == STORE_OK)
-		st = read_columns(p, err);
 	if (st == STORE_OK)
 		st = pg_shaper_refresh(&p->shaper, &p->c, err);
 	if (st == STORE_OK)

@@ -40,6 +40,20 @@ def test_hypertable_is_made_of_rows_that_are_there(start_collector, timescale_da
     assert timescale_database.value("SELECT count(DISTINCT value) FROM metrics") == 6000
 
 
+def test_a_table_that_will_not_do_stays_as_it_is(start_collector, timescale_database):
+    timescale_database.execute(
+        "CREATE TABLE metrics (time timestamptz NOT NULL, metric_name text, value real)"
+    )
+    collector = start_collector(timescale_database, database__timescaledb="auto")
+    assert "real" in collector.wait_event("database_unavailable", sqlstate="42804")["error"]
+    assert not collector.find("hypertable_created")
+    assert timescale_database.value("SELECT count(*) FROM pg_extension") == 1
+    timescale_database.execute("ALTER TABLE metrics ALTER value TYPE double precision")
+    collector.send(frame("m", 1))
+    timescale_database.wait_count(1)
+    collector.wait_event("hypertable_created")
+
+
 def test_a_second_start_finds_it(start_collector, timescale_database):
     first = start_collector(timescale_database, database__timescaledb="auto")
     first.wait_event("hypertable_created", timeout=60)
