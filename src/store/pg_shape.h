@@ -56,9 +56,14 @@ void pg_shape_done(struct pg_shape *shape);
 /* The rows to be copied. */
 void pg_shape_copy(const struct pg_shape *shape, struct copy *ret);
 
-/* For the start of the transaction of a direct one. */
-#define PG_SHAPE_DIRECT                                           \
-	"SET LOCAL timescaledb.enable_direct_compress_copy = on;" \
+/*
+ * For the start of the transaction of a direct one.  A constraint that came since the table was
+ * looked at counts.
+ */
+#define PG_SHAPE_DIRECT                                                                          \
+	"SELECT pg_catalog.set_config('timescaledb.enable_direct_compress_copy', 'on', true)"    \
+	" WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_index"                                     \
+	" WHERE indrelid = 'metrics'::pg_catalog.regclass AND (indisunique OR indisexclusion));" \
 	"SET LOCAL timescaledb.enable_direct_compress_copy_client_sorted = off"
 
 /* Logs chunk_limit, if rows were refused. */

@@ -76,6 +76,19 @@ def test_unique_index_is_told(start):
     assert "direct_compress" not in collector.wait_event("batch_stored")
 
 
+def test_exclusion_constraint_that_comes_later_counts(start):
+    # a job that compresses rows takes them out of the reach of the constraint
+    collector = start(table__direct_compress="auto", table__compress_after="")
+    send(collector, series("m", 1000))
+    store = collector.store
+    store.execute("CREATE EXTENSION btree_gist")
+    store.execute("ALTER TABLE metrics ADD EXCLUDE USING gist (metric_name WITH =, time WITH =)")
+    send(collector, series("x", 1000))
+    send(collector, series("x", 1000))
+    assert store.value("SELECT count(*) FROM metrics WHERE metric_name = 'x'") == 1000
+    assert store.count("metric_collectord.rejected") == 1000
+
+
 def test_plain_table_is_told(start_collector, database):
     collector = start_collector(database, table__direct_compress="auto")
     event = collector.wait_event("direct_compress")
