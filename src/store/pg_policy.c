@@ -7,6 +7,7 @@
 
 #include "service/conf_value.h"
 #include "service/log.h"
+#include "service/text.h"
 #include "store/pg_error.h"
 #include "store/pg_setup.h"
 
@@ -19,9 +20,9 @@
 #define NAME_MAX_LEN 64
 #define SCHEMA_MAX (2 * 64 + 3)
 #define SQL_MAX 3072
-#define START_MAX 512
 
 #define ROLLUP "rollup "
+#define COMPLETE_SINCE "complete since"
 #define COLUMNSTORE "segmentby metric_name, orderby time DESC"
 
 enum kind { CHUNK_INTERVAL, COLUMNS, COMPRESS_AFTER, ROLLUPS, RETENTION };
@@ -54,6 +55,9 @@ struct state {
 	PGresult *rows;
 	const char *schema; /* of metrics, quoted */
 	bool ours;
+	uint64_t now_us;   /* by the server's clock */
+	uint64_t since_us; /* what metrics held before then may have been deleted */
+	uint64_t kept_us;  /* the age at which metrics are deleted; 0 = never */
 };
 
 /* One connection's work. */
@@ -100,6 +104,11 @@ static const char state_sql[] =
     " UNION ALL SELECT 'found', 'columnstore', columns FROM o"
     " UNION ALL SELECT 'found', '" ROLLUP "' || view_name, CASE WHEN job_id IS NULL THEN ''"
     "  ELSE coalesce((extract(epoch FROM us) * 1000000)::bigint::text, '0') END FROM r";
+
+static const char clock_sql[] =
+    "SELECT (extract(epoch FROM pg_catalog.now()) * 1000000)::bigint,"
+    " (SELECT (extract(epoch FROM value::timestamptz) * 1000000)::bigint"
+    "  FROM metric_collectord.policies WHERE policy = '" COMPLETE_SINCE "')";
 
 /* ---- durations ---- */
 
@@ -157,13 +166,9 @@ want_columnstore(struct policy *p, const struct conf *conf)
 	(void)snprintf(p->shown, sizeof(p->shown), "%s", COLUMNSTORE);
 }
 
-/*
- * metrics_1m, and so on.  Its refresh reaches back as far as raw metrics are kept, so that rows
- * that come late are counted; and no further: deleting metrics marks their buckets as
- * changed, and a refresh would compute them anew, from nothing.
- */
+/* metrics_1m, and so on.  That there is a refresh is what is wanted; see reach(). */
 static void
-want_rollup(struct policy *p, const struct conf *conf, const char *text)
+want_rollup(struct policy *p, const char *text)
 {
 	uint64_t us = 0;
 	const struct unit *u;
@@ -176,7 +181,7 @@ want_rollup(struct policy *p, const struct conf *conf, const char *text)
 			       u->letter);
 	else
 		(void)snprintf(p->name, sizeof(p->name), ROLLUP "metrics_%" PRIu64 "us", us);
-	(void)snprintf(p->wanted, sizeof(p->wanted), "%" PRIu64, conf->table.retention_us);
+	(void)snprintf(p->wanted, sizeof(p->wanted), "refreshed");
 }
 
 /* ---- what there is ---- */
@@ -193,28 +198,62 @@ state_find(const struct state *s, const char *where, const char *policy)
 	return NULL;
 }
 
+static uint64_t
+least_but_0(uint64_t a, uint64_t b)
+{
+	return !a || (b && b < a) ? b : a;
+}
+
 static enum store_status
 state_read(const struct work *w, struct state *ret)
 {
+	PGresult *now = NULL;
+	const char *retention;
 	enum store_status st = pg_query(w->c, state_sql, &ret->rows, w->err);
 
-	if (st != STORE_OK)
-		return st;
-	ret->schema = state_find(ret, "schema", "");
-	ret->ours = state_find(ret, "recorded", "hypertable") != NULL;
-	return STORE_OK;
+	if (st == STORE_OK)
+		st = pg_query(w->c, clock_sql, &now, w->err);
+	if (st == STORE_OK) {
+		ret->schema = state_find(ret, "schema", "");
+		ret->ours = state_find(ret, "recorded", "hypertable") != NULL;
+		ret->now_us = strtoull(PQgetvalue(now, 0, 0), NULL, 10);
+		ret->since_us = strtoull(PQgetvalue(now, 0, 1), NULL, 10);
+		retention = state_find(ret, "found", "retention");
+		ret->kept_us = least_but_0(w->conf->table.retention_us,
+					   retention ? strtoull(retention, NULL, 10) : 0);
+	}
+	PQclear(now);
+	return st;
 }
 
 /*
- * A window of refresh (0: no limit) is never made wider: what lies before it may have been deleted
- * under an earlier, shorter retention.
+ * How far back the refresh of a rollup reaches, 0 = without limit: as far as metrics are kept, so
+ * that rows that come late are counted; and no further: deleting metrics marks their buckets as
+ * changed, and a refresh would compute them anew, from nothing.
  */
-static bool
-reaches_too_far(const char *found, const struct policy *p)
+static uint64_t
+reach(const struct state *s, const struct policy *p)
 {
-	uint64_t now = strtoull(found, NULL, 10), wanted = strtoull(p->wanted, NULL, 10);
+	uint64_t us = s->kept_us, least = 3 * p->us; /* TimescaleDB takes no less */
+	uint64_t age = s->now_us > s->since_us ? s->now_us - s->since_us : 0;
 
-	return wanted && (!now || now > wanted);
+	age = age < SECOND ? SECOND : age - age % SECOND;
+	if (s->since_us)
+		us = least_but_0(us, age);
+	return us && us < least ? least : us;
+}
+
+/* A window that may be wider again grows with the time since then: not at each start. */
+static bool
+reach_differs(const struct state *s, const struct policy *p, const char *found)
+{
+	uint64_t now = strtoull(found, NULL, 10), wanted = reach(s, p);
+
+	if (wanted && (!now || now > wanted))
+		return true;
+	if (now == wanted || !state_find(s, "recorded", p->name))
+		return false;
+	return !wanted || wanted == s->kept_us || wanted / 2 >= now;
 }
 
 enum verdict { SAME, CHANGE, LEAVE };
@@ -241,7 +280,7 @@ judge(const struct state *s, const struct policy *p)
 	case ROLLUPS:
 		if (!found || !*found)
 			return CHANGE;
-		if (*p->wanted && !reaches_too_far(found, p))
+		if (*p->wanted && !reach_differs(s, p, found))
 			return SAME;
 		break;
 	case RETENTION:
@@ -270,33 +309,6 @@ job_sql(char sql[SQL_MAX], const struct work *w, const struct policy *p, const c
 }
 
 /*
- * Where the refresh of a rollup begins: at the age to which metrics are kept.  A view that once was
- * refreshed may hold what has been deleted from metrics: then no earlier than the oldest chunk.
- */
-static void
-start_sql(char sql[START_MAX], const struct work *w, const struct policy *p, bool again)
-{
-	char kept[PG_INTERVAL_MAX + 16] = "NULL::interval", text[PG_INTERVAL_MAX];
-
-	if (w->conf->table.retention_us) {
-		pg_interval(text, w->conf->table.retention_us);
-		(void)snprintf(kept, sizeof(kept), "interval '%s'", text);
-	}
-	pg_interval(text, 4 * p->us); /* about the least that is allowed */
-	if (again)
-		(void)snprintf(sql, START_MAX,
-			       "least(%s, (SELECT coalesce(pg_catalog.date_trunc('second',"
-			       " pg_catalog.now() - min(k.range_start)), interval '%s')"
-			       " FROM timescaledb_information.chunks k JOIN pg_catalog.pg_class c"
-			       " ON c.oid = 'metrics'::pg_catalog.regclass"
-			       " AND k.hypertable_name = c.relname JOIN pg_catalog.pg_namespace n"
-			       " ON n.oid = c.relnamespace AND k.hypertable_schema = n.nspname))",
-			       kept, text);
-	else
-		(void)snprintf(sql, START_MAX, "%s", kept);
-}
-
-/*
  * The view is real-time: what its refresh has not reached is computed from metrics.  A refresh
  * takes complete buckets only, and only those whose metrics have changed.
  */
@@ -306,10 +318,14 @@ rollup_sql(char sql[SQL_MAX], const struct work *w, const struct state *s, const
 	const char *name = p->name + strlen(ROLLUP);
 	const char *x = w->extension;
 	const char *found = state_find(s, "found", p->name);
-	char start[START_MAX], every[PG_INTERVAL_MAX];
+	char start[PG_INTERVAL_MAX + 12] = "NULL", every[PG_INTERVAL_MAX], text[PG_INTERVAL_MAX];
+	uint64_t us = reach(s, p);
 	int n = 0;
 
-	start_sql(start, w, p, found && !*found);
+	if (us) {
+		pg_interval(text, us);
+		(void)snprintf(start, sizeof(start), "interval '%s'", text);
+	}
 	pg_interval(every, p->us < MINUTE ? MINUTE : p->us > HOUR ? HOUR : p->us);
 	if (!found)
 		n = snprintf(sql, SQL_MAX,
@@ -388,6 +404,63 @@ record(const struct work *w, const char *policy, const char *value)
 			       &p, NULL, w->err);
 }
 
+/* What was kept until then may be deleted: metrics are complete since an instant, or a later one.
+ */
+static enum store_status
+complete_since(const struct work *w, struct state *s, uint64_t since_us)
+{
+	char text[TEXT_VALUE_MAX];
+
+	if (since_us <= s->since_us)
+		return STORE_OK;
+	s->since_us = since_us;
+	(void)text_time(text, since_us);
+	return record(w, COMPLETE_SINCE, text);
+}
+
+/*
+ * A rollup that is refreshed again: what has been deleted from metrics meanwhile is not known.  Not
+ * before the oldest chunk, or if there is none, behind what the view holds.
+ */
+static enum store_status
+look_back(const struct work *w, struct state *s, const struct policy *p)
+{
+	PGresult *r = NULL;
+	enum store_status st;
+	char sql[SQL_MAX];
+
+	(void)snprintf(
+	    sql, sizeof(sql),
+	    "SELECT (extract(epoch FROM greatest('1970-01-01Z', coalesce((SELECT min(k.range_start)"
+	    " FROM timescaledb_information.chunks k JOIN pg_catalog.pg_class c"
+	    " ON c.oid = 'metrics'::pg_catalog.regclass"
+	    " AND k.hypertable_name = c.relname JOIN pg_catalog.pg_namespace n"
+	    " ON n.oid = c.relnamespace AND k.hypertable_schema = n.nspname),"
+	    " (SELECT max(time) + interval '%s' FROM %s.%s)))) * 1000000)::bigint",
+	    p->shown, s->schema, p->name + strlen(ROLLUP));
+	st = pg_query(w->c, sql, &r, w->err);
+	if (st == STORE_OK)
+		st = complete_since(w, s, strtoull(PQgetvalue(r, 0, 0), NULL, 10));
+	PQclear(r);
+	return st;
+}
+
+/* What has to be known before the change, which may be the last time that it can be. */
+static enum store_status
+learn(const struct work *w, struct state *s, const struct policy *p)
+{
+	const char *found = state_find(s, "found", p->name);
+
+	if (p->kind == RETENTION && found) {
+		uint64_t us = strtoull(found, NULL, 10);
+
+		return complete_since(w, s, s->now_us > us ? s->now_us - us : 0);
+	}
+	if (p->kind == ROLLUPS && *p->wanted && found && !*found)
+		return look_back(w, s, p);
+	return STORE_OK;
+}
+
 /* Within the transaction: another collector may have been quicker. */
 static enum store_status
 change_locked(const struct work *w, const struct policy *p, bool *changed)
@@ -397,8 +470,10 @@ change_locked(const struct work *w, const struct policy *p, bool *changed)
 	char sql[SQL_MAX];
 
 	if (st == STORE_OK && judge(&s, p) == CHANGE) {
+		st = learn(w, &s, p);
 		change_sql(sql, w, &s, p);
-		st = pg_query(w->c, sql, NULL, w->err);
+		if (st == STORE_OK)
+			st = pg_query(w->c, sql, NULL, w->err);
 		if (st == STORE_OK)
 			st = record(w, p->name, p->shown);
 		*changed = st == STORE_OK;
@@ -470,7 +545,7 @@ apply_rollups(const struct work *w, const struct state *s)
 	struct policy p;
 
 	for (size_t i = 0; i < list->n && st == STORE_OK; i++) {
-		want_rollup(&p, w->conf, list->items[i]);
+		want_rollup(&p, list->items[i]);
 		st = apply(w, s, &p);
 	}
 	return st;
@@ -483,7 +558,7 @@ is_configured(const struct work *w, const char *name)
 	struct policy p;
 
 	for (size_t i = 0; i < list->n; i++) {
-		want_rollup(&p, w->conf, list->items[i]);
+		want_rollup(&p, list->items[i]);
 		if (strcmp(p.name, name) == 0)
 			return true;
 	}

@@ -139,9 +139,10 @@ def test_removed_from_the_file_removed_from_the_database(start, database):
     assert job(database, "drop_after") == job(database, "compress_after") == []
     assert job(database, "start_offset") == []
     assert database.rows("SELECT metric_name, count FROM metrics_1m") == [("m", 1)]
-    assert database.rows(POLICIES) == [
-        ("columnstore", "segmentby metric_name, orderby time DESC"),
-        ("hypertable", "metrics"),
+    assert [policy for policy, _ in database.rows(POLICIES)] == [
+        "columnstore",
+        "complete since",
+        "hypertable",
     ]
     # and back again: the view that stayed gets its policy back
     reload(collector, table__rollups=["1 minute"])
@@ -210,6 +211,45 @@ def test_rollup_outlives_the_metrics(start, database):
     reload(collector, table__rollups=["1 hour"])
     run_all_refreshes(database)
     assert sorted(database.rows(kept)) == [("m", 1, 5), ("new", 1, 1)]
+
+
+def test_rollup_reaches_back_again(start, database):
+    """A refresh goes no further than to what may have been deleted, and that moves into the past."""
+    collector = start(table__retention="20 days", table__rollups=["1 hour"])
+    reload(collector, table__retention="60 days")
+    assert job(database, "start_offset") == ["20 days"]
+    later = (
+        "UPDATE metric_collectord.policies SET value = value::timestamptz - interval '{}'"
+        " WHERE policy = 'complete since'"
+    )
+    database.execute(later.format("10 days"))
+    assert reload(collector, table__compress_after="8 days")[0]["policy"] == "compress_after"
+    assert job(database, "start_offset") == ["20 days"]  # a little is not worth it
+    database.execute(later.format("10 days"))
+    reload(collector, table__compress_after="9 days")
+    assert "40 days" <= job(database, "start_offset")[0] < "41 days"
+    database.execute(later.format("30 days"))
+    reload(collector, table__compress_after="10 days")
+    assert job(database, "start_offset") == ["60 days"]
+
+
+def test_rollup_off_and_on_before_the_first_metric(start, database):
+    """Nothing was deleted: rows that come late are counted as ever."""
+    collector = start(table__rollups=["1 minute"])
+    reload(collector, table__rollups=[])
+    reload(collector, table__rollups=["1 minute"])
+    collector.send(frame("m", 1, ago(5 * DAY)) + frame("m", 2, ago(DAY)) + frame("m", 3, ago(150)))
+    database.wait_count(3)
+    run_all_refreshes(database)  # what lies before the last of them is not computed any more
+    assert database.value("SELECT sum(count) FROM metrics_1m") == 3
+
+
+def test_retention_of_others_bounds_the_refresh(start, database):
+    collector = start()
+    database.execute("SELECT add_retention_policy('metrics', interval '10 days')")
+    applied = reload(collector, table__retention="50 days", table__rollups=["1 hour"])
+    assert [e["policy"] for e in applied if e["policy"] == "rollup metrics_1h"]
+    assert job(database, "start_offset") == ["10 days"]
 
 
 def test_names_of_rollups(start, database):
