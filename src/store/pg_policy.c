@@ -404,8 +404,7 @@ record(const struct work *w, const char *policy, const char *value)
 			       &p, NULL, w->err);
 }
 
-/* What was kept until then may be deleted: metrics are complete since an instant, or a later one.
- */
+/* Metrics are complete since then only, unless since later: what was before may be deleted. */
 static enum store_status
 complete_since(const struct work *w, struct state *s, uint64_t since_us)
 {
