@@ -2,6 +2,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "config.h"
 #include "server.h"
@@ -30,17 +31,26 @@ usage(FILE *out)
 	    out);
 }
 
+/* The journal gets events alone, whatever writes there: jq reads it. */
 static void
 report(void *arg, const char *line)
 {
 	(void)arg;
-	(void)fprintf(stderr, "metric-collectord: %s\n", line);
+	if (log_is_journal(STDERR_FILENO)) {
+		(void)log_open(LOG_TARGET_AUTO, LOG_INFO);
+		log_event(LOG_ERR, "configuration_error", LOG_STR("error", line));
+	} else {
+		(void)fprintf(stderr, "metric-collectord: %s\n", line);
+	}
 }
 
 static int
 check(const struct conf *conf)
 {
-	if (conf->file)
+	if (log_is_journal(STDOUT_FILENO)) {
+		(void)log_open(conf->log.target, conf->log.level);
+		log_event(LOG_INFO, "configuration_ok", LOG_STR("file", conf->file));
+	} else if (conf->file)
 		(void)printf("%s: configuration OK\n", conf->file);
 	else
 		(void)printf("%s: not there, defaults: configuration OK\n", conf_default_file);

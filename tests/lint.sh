@@ -4,8 +4,8 @@
 # missing, and goes on without it.
 # `make lint` calls it in the build directory, with $srcdir, $CPPFLAGS and $CFLAGS set.
 # Arguments choose some of them.
-# Lists of files are to be split:
-# shellcheck disable=SC2046
+# Lists of files are to be split, and functions are called by check():
+# shellcheck disable=SC2046,SC2317
 set -u
 
 srcdir=${srcdir:-$(dirname "$0")/..}
@@ -45,6 +45,12 @@ pages() {
 	find "$srcdir/man" -name '*.[1-9]'
 }
 
+# Everything that mandoc has to say, but for pages that are not installed here, ours among them.
+man_pages() {
+	! mandoc -T lint $(pages) 2>&1 |
+		grep -v -e 'STYLE: referenced manual not found:' -e ': outdated mandoc.db '
+}
+
 # The caller's flags are quoted for a shell.
 compile() {
 	eval "\"\$CC\" $CPPFLAGS $CFLAGS \"\$@\""
@@ -76,7 +82,7 @@ for tool in $wanted; do
 		check shellcheck shellcheck $(scripts)
 		;;
 	mandoc)
-		check mandoc mandoc -T lint -W warning $(pages)
+		check mandoc man_pages
 		;;
 	systemd-analyze)
 		check systemd-analyze sh "$srcdir/tests/check-units.sh"

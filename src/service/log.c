@@ -159,16 +159,16 @@ stderr_line(char *text, size_t len)
 
 /* ---- the journal ---- */
 
-/* Is stderr the stream that systemd connected to the journal?  See systemd.exec(5). */
-static bool
-stderr_is_journal(void)
+/* See systemd.exec(5) for $JOURNAL_STREAM. */
+bool
+log_is_journal(int fd)
 {
 	const char *s = getenv("JOURNAL_STREAM");
 	unsigned long long device, inode;
 	struct stat st;
 	char *end;
 
-	if (!s || fstat(STDERR_FILENO, &st) < 0)
+	if (!s || fstat(fd, &st) < 0)
 		return false;
 	errno = 0;
 	device = strtoull(s, &end, 10);
@@ -401,7 +401,7 @@ log_open(enum log_target target, int level)
 	stderr_hold();
 	switch (target) {
 	case LOG_TARGET_AUTO:
-		journal = stderr_is_journal();
+		journal = log_is_journal(STDERR_FILENO);
 		break;
 	case LOG_TARGET_JOURNAL:
 		r = journal_probe();

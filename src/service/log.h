@@ -79,6 +79,7 @@ struct log_field log_field_str(const char *key, const char *s);
  * stderr is replaced by /dev/null, so that no socket takes its number.
  */
 int log_open(enum log_target target, int level);
+bool log_is_journal(int fd); /* is it the stream that systemd connected to the journal? */
 void log_set_level(int level);
 bool log_enabled(int level);
 void log_close(void); /* writes what rate limits still hold back; then as before log_open() */

@@ -211,6 +211,9 @@ set_journal_stream(const char *pattern)
 START_TEST(journal_stream)
 {
 	set_journal_stream(streams[_i].value);
+	ck_assert_int_eq(log_is_journal(STDERR_FILENO), streams[_i].ours);
+	ck_assert(!log_is_journal(STDOUT_FILENO));
+	ck_assert(!log_is_journal(-1));
 	ck_assert_int_eq(log_open(LOG_TARGET_AUTO, LOG_INFO), 0);
 	log_event(LOG_INFO, "e");
 	ck_assert_int_eq(journal.calls, streams[_i].ours);

@@ -84,7 +84,8 @@ reload() {
 	fi
 	grep -q "$unit" /tmp/reload || die "systemctl says: $(cat /tmp/reload)"
 	journalctl --sync
-	journalctl -q -u $unit -o cat | grep "$conf:[0-9]*: .*intervall" || die "no line in the journal says what is wrong"
+	journalctl -q -u $unit -p err EVENT=configuration_error -o cat | jq -r .error | grep "^$conf:[0-9]*: .*intervall" ||
+		die "no error in the journal says what is wrong"
 	same "state" active "$(systemctl is-active $unit)"
 	same "process" "$before" "$(main_pid)"
 	metric-send -s 2 "$address" load 0.7 || die "sending after a failed reload"
@@ -143,6 +144,9 @@ bad_start() {
 	printf 'nonsense = 1\n' >>"$conf"
 	systemctl restart $unit 2>/tmp/restart && die "a bad file was no error"
 	same "exit status" 2 "$(systemctl show -P ExecMainStatus $unit)"
+	journalctl --sync
+	journalctl -q -u $unit -p err -n 1 EVENT=configuration_error -o cat | jq -r .error | grep "^$conf:[0-9]*: nonsense: " ||
+		die "no error in the journal says what is wrong"
 	sed -i '$d' "$conf"
 	systemctl start $unit || die "start after the repair"
 	metric-send -s 2 "$address" load 0.8 || die "sending after the repair"
@@ -160,6 +164,29 @@ stopped() {
 	same "failed units" '' "$(systemctl --failed --no-legend --plain)"
 }
 
+# README.md's and the manual page's lines, as they stand there; but none that goes on for ever.
+documented() {
+	step "journalctl: the documented lines, after all of this"
+	journalctl --sync
+	zcat -f /usr/share/doc/metric-collectord/README.md* /usr/share/man/man8/metric-collectord.8.gz |
+		sed 's/^\$ //; s/ -f$//' | grep '^journalctl ' >/tmp/lines
+	for form in '-t .*| jq .event$' '-u .* -t .*| jq .event$' '-u .* EVENT=' '-u .* -p warning$'; do
+		grep -q -e "$form" /tmp/lines || die "not documented: $form"
+	done
+	while read -r line; do
+		echo "$line"
+		bash -o pipefail -c "$line" >/tmp/out 2>/tmp/errors </dev/null || die "it failed: $(cat /tmp/errors)"
+		[ -s /tmp/out ] || die "it shows nothing"
+	done </tmp/lines
+	# Nothing but events has that identifier, or comes from the unit's processes.
+	journalctl -q -t metric-collectord -o cat | jq -r .event >/tmp/with-t || die "-t: not everything is JSON"
+	events | jq -r .event | cmp - /tmp/with-t || die "the unit has other events"
+	journalctl -q -u $unit -o cat | jq -R -r 'fromjson? | .event' | cmp - /tmp/with-t || die "-u has other events"
+	for event in configuration_error configuration_ok reload_failed reloaded starting stopped; do
+		grep -qx $event /tmp/with-t || die "no event $event"
+	done
+}
+
 installed
 journal
 status_line
@@ -168,4 +195,5 @@ killed
 watchdog
 bad_start
 stopped
+documented
 echo "service: passed"
