@@ -7,45 +7,17 @@ root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
 image=metric-collectord-test
 container=metric-collectord-test-$$
 
-engine=${ENGINE:-}
-for candidate in docker podman; do
-	[ -n "$engine" ] || ! "$candidate" info >/dev/null 2>&1 || engine=$candidate
-done
-if [ -z "$engine" ]; then
-	echo "container: skipped: neither docker nor podman works here"
-	exit 0
-fi
-
-base=debian:bookworm-slim
-if ! "$engine" image inspect "$base" >/dev/null 2>&1 && ! "$engine" pull -q "$base" >/dev/null 2>&1; then
-	echo "container: skipped: $base is not here, and cannot be pulled"
-	exit 0
-fi
-
-step() {
-	printf '== %s\n' "$*"
+# shellcheck disable=SC2317 # called by die()
+failed() {
+	"$engine" logs "$container"
 }
 
-die() {
-	printf 'FAILED: %s\n' "$*" >&2
-	"$engine" logs "$container" >&2
-	exit 1
-}
+engine=
+# shellcheck source=/dev/null
+. "$root/tests/packaging/engine.sh"
 
 clean_up() {
 	"$engine" rm -f "$container" >/dev/null 2>&1
-}
-
-# await WHAT COMMAND...: until the command succeeds; gives up after 60 s.
-await() {
-	what=$1
-	tries=600
-	shift
-	until "$@" >/dev/null 2>&1; do
-		tries=$((tries - 1))
-		[ $tries -gt 0 ] || die "$what: waited in vain"
-		sleep 0.1
-	done
 }
 
 inside() {
@@ -66,7 +38,7 @@ has_event() {
 
 trap clean_up EXIT
 step "build"
-BUILDAH_FORMAT=docker "$engine" build -q -t $image "$root" || die "the build"
+"$engine" build -q -t $image "$root" || die "the build"
 size=$("$engine" image inspect -f '{{.Size}}' $image)
 echo "$((size / 1000000)) MB"
 [ "$size" -lt 120000000 ] || die "the image has $size bytes"

@@ -1,13 +1,14 @@
 #!/bin/sh
 # Builds the packages and tries them in a booted system: systemd in a container, made of this machine's Debian.
 #
-# Usage: sh tests/packaging/run.sh [deb] [service] [postgresql] [rpm] [container]
+# Usage: sh tests/packaging/run.sh [deb] [service] [postgresql] [rpm] [container] [compose]
 #
 #   deb         Debian package: installation, sandbox, upgrade under load, instances, removal
 #   service     journal, status line, reload, watchdog, failures
-#   postgresql  the package's own test (autopkgtest): a metric in a real PostgreSQL
+#   postgresql  the package's own test (autopkgtest): a metric in a real PostgreSQL; its password as a credential
 #   rpm         RPM package: files and owners, installation, upgrade, removal
 #   container   the image: size, user, health, stop; where docker or podman is there
+#   compose     README.md's commands for docker-compose; likewise
 #
 # Without arguments, all of them.  Needs root and Debian; installs what is missing.  What was built and the
 # logs are in build-run/packaging/, or in $RUN_DIR/packaging.
@@ -108,7 +109,7 @@ command -v apt-get >/dev/null || {
 	echo "$0: needs Debian" >&2
 	exit 2
 }
-wanted=${*:-deb service postgresql rpm container}
+wanted=${*:-deb service postgresql rpm container compose}
 install_needed
 if [ -n "${RUN_DIR:-}" ]; then
 	mkdir -p "$RUN_DIR" && run=$(cd "$RUN_DIR" && pwd) || exit 1
@@ -137,9 +138,9 @@ for test in $wanted; do
 		build_rpms
 		booted "$test" "sh inside/rpm.sh"
 		;;
-	container)
-		say "container"
-		sh "$here/container.sh" || failed="$failed container"
+	container | compose)
+		say "$test"
+		sh "$here/$test.sh" || failed="$failed $test"
 		;;
 	*)
 		echo "$test: no such test" >&2
