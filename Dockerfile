@@ -39,5 +39,6 @@ VOLUME /var/lib/metric-collectord
 EXPOSE 9999
 # Asks the daemon itself: a sync frame, answered once everything that was received is on disk.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 \
-	CMD metric-send -s 1 -w 4 "127.0.0.1:${TCP_PORT:-9999}" </dev/null
+	CMD case "$TCP_HOST" in *:*) host="[$TCP_HOST]" ;; *) host=${TCP_HOST:-127.0.0.1} ;; esac; \
+		metric-send -s 1 -w 4 "$host:${TCP_PORT:-9999}" </dev/null
 ENTRYPOINT ["metric-collectord"]

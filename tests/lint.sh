@@ -37,7 +37,7 @@ sources() {
 scripts() {
 	find "$srcdir" -name 'build*' -prune -o -name .git -prune -o -name '*.sh' -print
 	echo "$srcdir/.ci/run"
-	echo "$srcdir/packaging/debian/metric-collectord.postrm"
+	find "$srcdir/packaging/debian" -name '*.postinst' -o -name '*.postrm' -o -name '*.prerm'
 	echo "$srcdir/packaging/debian/tests/postgresql"
 }
 

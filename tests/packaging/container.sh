@@ -50,6 +50,14 @@ health=$("$engine" image inspect -f '{{index .Config.Healthcheck.Test 1}}' $imag
 ! healthy >/dev/null 2>&1 || die "healthy without a daemon"
 clean_up
 
+step "health: wherever it listens"
+for host in 127.0.0.2 ::1 0.0.0.0; do
+	"$engine" run -d --name "$container" -e TCP_HOST=$host -e TCP_PORT=9998 $image >/dev/null || die "run"
+	await "ready" has_event ready
+	healthy || die "not healthy on $host"
+	clean_up
+done
+
 step "runs as nobody special, without what it was built with"
 "$engine" run -d --name "$container" -e BATCH_INTERVAL=60 $image >/dev/null || die "run"
 await "ready" has_event ready

@@ -69,6 +69,23 @@ main_pid() {
 	systemctl show -P MainPID "${1:-metric-collectord.service}"
 }
 
+# start_instance NAME PORT: stores a metric of its own.
+start_instance() {
+	cat >"/etc/metric-collectord/$1.conf" <<-CONF
+		listen = {"127.0.0.1:$2"}
+		buffer {
+			spool = "/var/lib/metric-collectord/$1/spool"
+		}
+		database {
+			uri = "sqlite:/var/lib/metric-collectord/$1/metrics.db"
+		}
+	CONF
+	systemctl start "metric-collectord@$1" || die "metric-collectord@$1"
+	metric-send -s 2 "127.0.0.1:$2" instance 1 || die "sending to $1"
+	same "rows of $1" 1 "$(sqlite3 "/var/lib/metric-collectord/$1/metrics.db" 'SELECT count(*) FROM metrics')"
+	systemctl reload "metric-collectord@$1" || die "reload of $1"
+}
+
 # Uncomments a key of the sample file and gives it a value; both are taken literally.
 set_key() { # KEY VALUE
 	awk -v key="$1" -v value="$2" '

@@ -107,23 +107,6 @@ restarted() {
 	done
 }
 
-# start_instance NAME PORT: stores a metric of its own.
-start_instance() {
-	cat >"/etc/metric-collectord/$1.conf" <<-CONF
-		listen = {"127.0.0.1:$2"}
-		buffer {
-			spool = "/var/lib/metric-collectord/$1/spool"
-		}
-		database {
-			uri = "sqlite:/var/lib/metric-collectord/$1/metrics.db"
-		}
-	CONF
-	systemctl start "metric-collectord@$1" || die "metric-collectord@$1"
-	metric-send -s 2 "127.0.0.1:$2" instance 1 || die "sending to $1"
-	same "rows of $1" 1 "$(sqlite3 "/var/lib/metric-collectord/$1/metrics.db" 'SELECT count(*) FROM metrics')"
-	systemctl reload "metric-collectord@$1" || die "reload of $1"
-}
-
 instances() {
 	step "two instances beside it"
 	start_instance one 9991
@@ -132,14 +115,23 @@ instances() {
 	systemctl is-active -q metric-collectord@two || die "the other ended, too"
 	systemctl is-active -q metric-collectord || die "the service itself ended, too"
 	systemctl stop metric-collectord@two
+
+	step "an upgrade restarts the instances that run, and no others"
+	systemctl enable --now metric-collectord@one || die "enable --now"
+	before=$(main_pid metric-collectord@one)
+	dpkg -i "$new" >/tmp/dpkg.log 2>&1 || die "dpkg -i $new: $(cat /tmp/dpkg.log)"
+	systemctl is-active -q metric-collectord@one || die "the instance does not run"
+	[ "$(main_pid metric-collectord@one)" != "$before" ] || die "the instance was not restarted"
+	! systemctl is-active -q metric-collectord@two || die "the other was started"
 }
 
 removed() {
 	step "remove keeps configuration and data, purge does not"
 	apt-get -q -y remove metric-collectord >/dev/null 2>&1 || die "remove"
-	for unit in service socket; do
-		! systemctl is-active -q metric-collectord.$unit || die "$unit still runs"
+	for unit in .service .socket @one.service; do
+		! systemctl is-active -q metric-collectord$unit || die "$unit still runs"
 	done
+	! pgrep -u metric-collectord >/tmp/left || die "processes are left: $(cat /tmp/left)"
 	[ -s "$conf" ] || die "the configuration is gone"
 	[ -s "$store" ] || die "the data is gone"
 	apt-get -q -y purge metric-collectord >/dev/null 2>&1 || die "purge"

@@ -69,12 +69,16 @@ installed() {
 
 upgraded() {
 	step "upgraded: restarted, the socket stays, the configuration, too"
+	start_instance one 9991
+	instance=$(main_pid metric-collectord@one)
 	before=$(main_pid)
 	listening=$(systemctl show -P ActiveEnterTimestampMonotonic metric-collectord.socket)
 	echo '# edited by the administrator' >>"$conf"
 	quiet_rpm -U --nodeps "$second"
 	systemctl is-active -q metric-collectord || die "it does not run"
 	[ "$before" != "$(main_pid)" ] || die "the service was not restarted"
+	systemctl is-active -q metric-collectord@one || die "the instance does not run"
+	[ "$instance" != "$(main_pid metric-collectord@one)" ] || die "the instance was not restarted"
 	same "time when the socket was opened" "$listening" \
 		"$(systemctl show -P ActiveEnterTimestampMonotonic metric-collectord.socket)"
 	grep -q 'edited by the administrator' "$conf" || die "the configuration was overwritten"
@@ -85,9 +89,10 @@ upgraded() {
 removed() {
 	step "removed: stopped, data and the edited configuration stay"
 	quiet_rpm -e metric-collectord
-	for unit in metric-collectord.service metric-collectord.socket; do
+	for unit in metric-collectord.service metric-collectord.socket metric-collectord@one.service; do
 		! systemctl is-active -q $unit || die "$unit still runs"
 	done
+	! pgrep -u metric-collectord >/tmp/left || die "processes are left: $(cat /tmp/left)"
 	[ -s "$conf.rpmsave" ] || die "the edited configuration is gone"
 	[ -s "$store" ] || die "the data is gone"
 	left=$(find /etc/systemd -name '*metric-collectord*')
