@@ -43,6 +43,7 @@ struct conf_key {
 	unsigned flags;
 	const struct conf_choice *choices;
 	check_fn *check;
+	const char *unit; /* what an integer counts */
 };
 
 #define RESTART 1u   /* a reload does not apply it */
@@ -86,21 +87,26 @@ static const struct conf_choice target_names[] = {
 };
 
 #define FIELD(f) offsetof(struct conf, f), sizeof(((struct conf *)0)->f)
-#define KEY(name, type, field, def, min, max, flags)                                   \
-	{                                                                              \
-		(name), (type), FIELD(field), (def), (min), (max), (flags), NULL, NULL \
+#define KEY(name, type, field, def, min, max, flags)                                         \
+	{                                                                                    \
+		(name), (type), FIELD(field), (def), (min), (max), (flags), NULL, NULL, NULL \
 	}
-#define KEY_BOOL(name, field, def)                                              \
-	{                                                                       \
-		(name), BOOLEAN, FIELD(field), (def), NULL, NULL, 0, NULL, NULL \
-	}
-#define KEY_CHOICE(name, field, def, choices, flags)                                      \
+#define KEY_COUNT(name, field, def, min, max, unit)                                       \
 	{                                                                                 \
-		(name), CHOICE, FIELD(field), (def), NULL, NULL, (flags), (choices), NULL \
+		(name), INTEGER, FIELD(field), (def), (min), (max), 0, NULL, NULL, (unit) \
 	}
-#define KEY_TEXT(name, type, field, def, accepted, check, flags)                              \
-	{                                                                                     \
-		(name), (type), FIELD(field), (def), (accepted), NULL, (flags), NULL, (check) \
+#define KEY_BOOL(name, field, def)                                                    \
+	{                                                                             \
+		(name), BOOLEAN, FIELD(field), (def), NULL, NULL, 0, NULL, NULL, NULL \
+	}
+#define KEY_CHOICE(name, field, def, choices, flags)                                            \
+	{                                                                                       \
+		(name), CHOICE, FIELD(field), (def), NULL, NULL, (flags), (choices), NULL, NULL \
+	}
+#define KEY_TEXT(name, type, field, def, accepted, check, flags)                               \
+	{                                                                                      \
+		(name), (type), FIELD(field), (def), (accepted), NULL, (flags), NULL, (check), \
+		    NULL                                                                       \
 	}
 
 #define YEARS "36500 days"
@@ -111,13 +117,13 @@ static const struct conf_choice target_names[] = {
 static const struct conf_key keys[] = {
 	KEY_TEXT("listen", LIST, listen, "0.0.0.0:9999",
 		 "HOST:PORT, [V6]:PORT, unix:/PATH", check_listen, NOT_EMPTY),
-	KEY("max_clients", INTEGER, max_clients, "10000", "1", "1000000", 0),
+	KEY_COUNT("max_clients", max_clients, "10000", "1", "1000000", "connections"),
 	KEY("client_timeout", SECONDS, client_timeout_ms, "0", "0", "31536000", 0),
-	KEY("max_invalid_frames", INTEGER, max_invalid_frames, "100", "1", "1000000", 0),
+	KEY_COUNT("max_invalid_frames", max_invalid_frames, "100", "1", "1000000", "frames"),
 	KEY_TEXT("allow", CIDRS, allow, "", "networks", NULL, 0),
 
 	KEY("batch.interval", SECONDS, batch.interval_ms, "5", "0.01", "86400", 0),
-	KEY("batch.max_rows", INTEGER, batch.max_rows, "100000", "1", "10000000", 0),
+	KEY_COUNT("batch.max_rows", batch.max_rows, "100000", "1", "10000000", "rows"),
 	KEY("batch.max_bytes", SIZE, batch.max_bytes, "16M", "4K", "1G", 0),
 
 	KEY("buffer.memory_limit", SIZE, buffer.memory_limit, "256M", "4K", "1T", 0),
@@ -135,7 +141,7 @@ static const struct conf_key keys[] = {
 		 "postgresql://..., key=value ..., sqlite:/PATH", conf_uri_check, 0),
 	KEY_TEXT("database.password_file", STRING, database.password_file, "",
 		 "absolute path, \"\"", check_absolute, 0),
-	KEY("database.connections", INTEGER, database.connections, "1", "1", "64", 0),
+	KEY_COUNT("database.connections", database.connections, "1", "1", "64", "connections"),
 	KEY_BOOL("database.create", database.create, "true"),
 	KEY_BOOL("database.migrate", database.migrate, "true"),
 	KEY("database.connect_timeout", SECONDS, database.connect_timeout_ms, "5", "0.1", "3600", 0),
@@ -148,15 +154,13 @@ static const struct conf_key keys[] = {
 	KEY("table.compress_after", DURATION_US, table.compress_after_us, "7 days", "1 min", YEARS, OPTIONAL),
 	KEY_TEXT("table.rollups", LIST, table.rollups, "", ROLLUP_MIN ".." ROLLUP_MAX, check_rollup, 0),
 	KEY_CHOICE("table.direct_compress", table.direct_compress, "off", attempt_names, 0),
-	KEY("table.max_new_chunks", INTEGER, table.max_new_chunks, "16", "1", "100000", 0),
+	KEY_COUNT("table.max_new_chunks", table.max_new_chunks, "16", "1", "100000", "chunks"),
 
 	KEY_CHOICE("log.level", log.level, "info", level_names, 0),
 	KEY_CHOICE("log.target", log.target, "auto", target_names, 0),
 	KEY_BOOL("log.metrics", log.metrics, "false"),
 };
 /* clang-format on */
-
-#define N_KEYS COUNT(keys)
 
 #define N_KEYS COUNT(keys)
 
@@ -648,7 +652,8 @@ void
 conf_print_keys(FILE *out)
 {
 	for (size_t i = 0; i < N_KEYS; i++) {
-		(void)fprintf(out, "%s\t%s\t", keys[i].name, type_name(keys[i].type));
+		(void)fprintf(out, "%s\t%s%s%s\t", keys[i].name, type_name(keys[i].type),
+			      keys[i].unit ? ", " : "", keys[i].unit ? keys[i].unit : "");
 		print_default(&keys[i], out);
 		(void)fputc('\t', out);
 		print_range(&keys[i], out);
