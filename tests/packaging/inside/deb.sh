@@ -96,6 +96,35 @@ upgraded() {
 	echo "$(cat /tmp/sent) metrics were sent during the upgrade"
 }
 
+# The sender that waits loses its connection, and with it what was not acknowledged.
+upgraded_full() {
+	step "upgrade with a spool that takes no more"
+	before=$(rows)
+	set_key uri '"postgresql://nobody@127.0.0.1:1/nowhere"'
+	set_key memory_limit '"64K"'
+	set_key spool_limit '"256K"'
+	systemctl reload metric-collectord || die "reload"
+	series acknowledged 0 3000 | metric-send -s 1 "$address" || die "sending"
+	series waiting 0 100000 | metric-send -s 2 -w 300 "$address" 2>/dev/null &
+	sender_pid=$!
+	await "a full buffer" journalctl -q -n 1 -g '"event":"buffer_full"' EVENT=buffer_full
+	dpkg -i "$new" >/tmp/dpkg.log 2>&1 || die "dpkg -i $new: $(cat /tmp/dpkg.log)"
+	! wait $sender_pid || die "what does not fit was acknowledged"
+	journalctl --sync
+	left=$(journalctl -q -n 1 EVENT=stopped -o cat | jq .buffered)
+	same "what was recovered" "$left" "$(journalctl -q -n 1 EVENT=spool_recovered -o cat | jq .rows)"
+	[ "$left" -gt 3000 ] || die "only $left metrics were in the spool"
+	set_key uri "\"sqlite:$store\""
+	set_key memory_limit '"256M"'
+	set_key spool_limit '"8G"'
+	systemctl reload metric-collectord || die "reload"
+	total=$((before + left))
+	await "the spool's metrics" has_rows $total
+	same "what is stored" "$total|$total" "$(rows_and_distinct)"
+	same "what was acknowledged" 3000 "$(query "SELECT count(*) FROM metrics WHERE metric_name = 'acknowledged'")"
+	echo "$left metrics were in the spool"
+}
+
 restarted() {
 	step "systemctl restart: the sockets stay, and so does what waits on them"
 	systemctl stop metric-collectord.service 2>/dev/null
@@ -146,6 +175,7 @@ removed() {
 installed
 sandboxed
 upgraded
+upgraded_full
 restarted
 instances
 removed
