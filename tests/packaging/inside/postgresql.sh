@@ -64,7 +64,26 @@ changed() {
 	stores reload-5 5
 }
 
+# Its file is another one, named after the instance.
+instance() {
+	step "an instance: a credential of its own"
+	as_postgres "CREATE ROLE second LOGIN CREATEDB PASSWORD 'cheshire'"
+	(umask 077 && echo cheshire >/etc/credstore/db-password.second)
+	cat >/etc/metric-collectord/second.conf <<-'CONF'
+		listen = {"127.0.0.1:9991"}
+		buffer {
+			spool = "/var/lib/metric-collectord/second/spool"
+		}
+		database {
+			uri = "postgresql://second@127.0.0.1/second"
+		}
+	CONF
+	systemctl start metric-collectord@second || die "metric-collectord@second"
+	metric-send -s 2 -w 60 127.0.0.1:9991 credential 1 || die "sending"
+}
+
 package_test
 reloaded
 changed
+instance
 echo "postgresql: passed"

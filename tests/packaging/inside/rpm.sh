@@ -26,7 +26,9 @@ cat >/tmp/wanted <<'LIST'
 -rw-r--r-- root root /usr/lib/tmpfiles.d/metric-collectord.conf
 -rw-r--r-- root root /usr/share/man/man1/metric-send.1.gz
 -rw-r--r-- root root /usr/share/man/man5/metric-collectord.conf.5.gz
+-rw-r--r-- root root /usr/share/man/man7/metric-collectord-guarantee.7.gz
 -rw-r--r-- root root /usr/share/man/man7/metric-collectord-protocol.7.gz
+-rw-r--r-- root root /usr/share/man/man7/metric-collectord-sql.7.gz
 -rw-r--r-- root root /usr/share/man/man8/metric-collectord.8.gz
 -rw-r--r-- root root /usr/share/man/man8/metric-spool.8.gz
 -rwxr-xr-x root root /usr/bin/metric-send
