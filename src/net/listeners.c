@@ -6,6 +6,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "service/conf_key.h"
 #include "service/log.h"
 
 #define STOP_ACCEPTS 4096 /* connections taken from a backlog at stop, at the most */
@@ -123,6 +124,19 @@ listeners_inherit(struct listeners *ls)
 	return n < 0 ? n : r;
 }
 
+/* Whoever has set addresses would wonder. */
+static void
+tell_if_ignored(const struct conf *conf)
+{
+	const char *usual = conf_key_default(conf_key_find("listen"));
+
+	if (conf->listen.n == 1 && strcmp(conf->listen.items[0], usual) == 0)
+		return;
+	log_event(LOG_WARNING, "listen_ignored",
+		  LOG_STR("hint", "the sockets are systemd's: set their addresses in the socket "
+				  "unit (systemctl edit metric-collectord.socket)"));
+}
+
 /* ---- the set ---- */
 
 int
@@ -148,6 +162,8 @@ listeners_new(struct loop *loop, const struct conf *conf, listener_accept_fn *fn
 		listeners_free(ls);
 		return r;
 	}
+	if (ls->inherited)
+		tell_if_ignored(conf);
 	*ret = ls;
 	return 0;
 }
@@ -241,8 +257,10 @@ listeners_set_conf(struct listeners *ls, const struct conf *conf)
 {
 	char **old;
 
-	if (ls->inherited)
+	if (ls->inherited) {
+		tell_if_ignored(conf);
 		return;
+	}
 	if (open_missing(ls, conf, false)) {
 		close_unkept(ls);
 		return;

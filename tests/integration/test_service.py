@@ -101,6 +101,7 @@ def test_systemd_socket_activate(new_collector, database):
         assert sender.finish() == b""
     database.wait_count(100)
     assert collector.addresses == [address]  # the setting is ignored
+    assert len(collector.find("listen_ignored")) == 1
     assert collector.stop() == 0
 
 
@@ -146,6 +147,7 @@ def test_several_sockets_with_names(new_collector, sqlite_store, tmp_path):
     collector.write_conf(listen=["127.0.0.1:0"])
     collector.reload()  # the setting stays without effect
     assert len(collector.addresses) == 2
+    assert "socket unit" in collector.find("listen_ignored")[-1]["hint"]
     assert collector.stop() == 0
     assert os.path.exists(path)  # it is the supervisor's
 
