@@ -74,6 +74,7 @@ inside sh -c 'seq 1 10000 | sed "s/^/metric /" | metric-send 127.0.0.1:9999' || 
 logs | tail -n 1
 logs | tail -n 1 | grep -q '"event":"stopped".*"stored":10000,"buffered":0' || die "not all was stored"
 
-step "logs: JSON lines"
+step "logs: JSON lines on standard error"
 logs | jq -e .event >/dev/null || die "not every line is JSON"
+[ -z "$("$engine" logs "$container" 2>/dev/null)" ] || die "something is on standard output"
 echo "container: passed"
