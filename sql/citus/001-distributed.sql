@@ -22,7 +22,8 @@ BEGIN
 	IF current_setting('metric_collectord.retention') = '0' THEN
 		PERFORM metric_collectord.take_rows_back();
 	END IF;
-	INSERT INTO metric_collectord.policies (policy, value) VALUES ('distributed', 'metric_name');
+	INSERT INTO metric_collectord.policies (policy, value) VALUES ('distributed', 'metric_name')
+		ON CONFLICT DO NOTHING;
 END
 $$;
 

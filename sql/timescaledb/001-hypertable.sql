@@ -20,6 +20,7 @@ BEGIN
 		' create_default_indexes => false, migrate_data => true)',
 		extension, current_setting('metric_collectord.chunk_interval'));
 	PERFORM metric_collectord.take_rows_back();
-	INSERT INTO metric_collectord.policies (policy, value) VALUES ('hypertable', 'metrics');
+	INSERT INTO metric_collectord.policies (policy, value) VALUES ('hypertable', 'metrics')
+		ON CONFLICT DO NOTHING;
 END
 $$;

@@ -144,6 +144,12 @@ pg_citus_distribute(struct pg_conn *c, const struct conf *conf, const char *vers
 		st = pg_setup_migrate(c, conf, "citus", &applied, err);
 	if (st == STORE_OK)
 		st = read_distribution(c, &now, err);
+	if (st == STORE_OK && !now.column[0] && conf->database.migrate) {
+		st = pg_setup_again(c, conf, "citus", err);
+		applied = true;
+		if (st == STORE_OK)
+			st = read_distribution(c, &now, err);
+	}
 	if (st != STORE_OK)
 		return st;
 	if (!now.column[0])

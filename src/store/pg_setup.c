@@ -269,6 +269,17 @@ pg_setup_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour
 	return st == STORE_OK ? compare_applied(c, flavour, err) : st;
 }
 
+enum store_status
+pg_setup_again(struct pg_conn *c, const struct conf *conf, const char *flavour,
+	       struct store_error *err)
+{
+	enum store_status st = pg_setup_begin(c, err);
+
+	if (st == STORE_OK)
+		st = run(c, conf, migration_next(flavour, 0), err);
+	return pg_setup_end(c, st, err);
+}
+
 /* ---- the columns ---- */
 
 /* One row for each column of ours: its name, its type, whether that will do. */

@@ -24,6 +24,13 @@ enum store_status pg_setup_database(int stop_fd, const struct conf *conf, const 
 enum store_status pg_setup_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour,
 				   bool *applied, struct store_error *err);
 
+/*
+ * Runs the first migration of a flavour again, which can be: for a table that somebody has
+ * put in the place of the one that it was applied to.
+ */
+enum store_status pg_setup_again(struct pg_conn *c, const struct conf *conf, const char *flavour,
+				 struct store_error *err);
+
 /* Starts a transaction that no other collector's setup runs beside. */
 enum store_status pg_setup_begin(struct pg_conn *c, struct store_error *err);
 

@@ -111,6 +111,10 @@ have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *
 		st = pg_setup_migrate(c, conf, "timescaledb", &applied, err);
 	if (st == STORE_OK)
 		st = is_hypertable(c, &now, err);
+	if (st == STORE_OK && !now && conf->database.migrate) {
+		st = pg_setup_again(c, conf, "timescaledb", err);
+		applied = now = st == STORE_OK;
+	}
 	if (st == STORE_OK && !now) {
 		(void)pg_error_set(err, "0A000", "metrics is not a hypertable", NULL, true);
 		return STORE_HOLD;

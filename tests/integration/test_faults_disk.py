@@ -30,8 +30,7 @@ def test_full_disk_slows_senders_and_loses_nothing(start_collector, own_cluster,
     except TimeoutError:
         pass
     assert sent < len(data), "senders are held back"
-    full = collector.wait_event("buffer_full")
-    assert full["disk_refuses_writes"] is True
+    collector.wait_event("buffer_full", disk_refuses_writes=True)
     own_cluster.start()
     sock.settimeout(120)
     sock.sendall(data[sent:])
@@ -86,8 +85,7 @@ def test_stop_with_a_full_disk_and_no_database(new_collector, own_cluster, small
     ]
     for sender in senders:  # 12 MB at once
         sender.start()
-    full = collector.wait_event("buffer_full", timeout=60)
-    assert full["disk_refuses_writes"] is True
+    collector.wait_event("buffer_full", timeout=60, disk_refuses_writes=True)
     collector.wait_event("database_unavailable")
     assert collector.stop() == 0
     for sender in senders:

@@ -65,6 +65,23 @@ def test_a_second_start_finds_it(start_collector, timescale_database):
     assert not second.find("migration_applied")
 
 
+def test_a_table_in_its_place_becomes_one_too(start_collector, timescale_database):
+    first = start_collector(timescale_database, database__timescaledb="auto")
+    first.wait_event("hypertable_created", timeout=60)
+    assert first.stop() == 0
+    timescale_database.execute(
+        "ALTER TABLE metrics RENAME TO metrics_2025;"
+        "CREATE TABLE metrics (time timestamptz NOT NULL, metric_name text NOT NULL,"
+        " value float8 NOT NULL);"
+        "INSERT INTO metrics VALUES (now(), 'old', 0)"
+    )
+    second = start_collector(timescale_database, database__timescaledb="require")
+    second.wait_event("hypertable_created", timeout=60)
+    second.send(frame("m", 1))
+    timescale_database.wait_count(2)
+    assert ("metrics",) in timescale_database.rows(HYPERTABLES)
+
+
 def test_off_leaves_a_plain_table(start_collector, timescale_database):
     collector = start_collector(timescale_database, database__timescaledb="off")
     collector.send(frame("m", 1))

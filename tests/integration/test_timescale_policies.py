@@ -87,8 +87,28 @@ def test_defaults(start, database):
     ) == [("metric_name", 1, None, None), ("time", None, 1, False)]
     assert {e["policy"]: e["value"] for e in collector.find("policy_applied")} == {
         "columnstore": "segmentby metric_name, orderby time DESC",
+        "work_mem": "64MB",
         "compress_after": "7 days",
     }
+    assert database.value("SHOW work_mem") == "64MB"
+
+
+def test_work_mem_is_for_the_columnstore_alone(start, database):
+    collector = start()
+    assert database.value("SHOW work_mem") == "64MB"
+    applied = reload(collector, table__compress_after="")
+    assert {"policy": "work_mem", "value": ""} in [
+        {key: e[key] for key in ("policy", "value")} for e in applied
+    ]
+    assert database.value("SHOW work_mem") == "4MB"
+
+
+def test_work_mem_of_an_operator_stays(start, database):
+    database.execute(f'ALTER DATABASE "{database.name}" SET work_mem = \'7MB\'')
+    collector = start()
+    assert "work_mem" not in [e["policy"] for e in collector.find("policy_applied")]
+    reload(collector, table__compress_after="")
+    assert database.value("SHOW work_mem") == "7MB"
 
 
 def test_a_second_start_changes_nothing(start, database):
@@ -133,6 +153,7 @@ def test_removed_from_the_file_removed_from_the_database(start, database):
     applied = reload(collector, table__retention="", table__compress_after="", table__rollups=[])
     assert {(e["policy"], e["value"]) for e in applied} == {
         ("retention", ""),
+        ("work_mem", ""),
         ("compress_after", ""),
         ("rollup metrics_1m", ""),
     }
@@ -278,7 +299,9 @@ def test_several_collectors_at_once(new_collector, database):
         collector.send(frame(f"m{i}", i))
     database.wait_count(4, timeout=60)
     applied = [e["policy"] for c in collectors for e in c.find("policy_applied")]
-    assert sorted(applied) == ["columnstore", "compress_after", "retention", "rollup metrics_1m"]
+    assert sorted(applied) == [
+        *("columnstore", "compress_after", "retention", "rollup metrics_1m", "work_mem")
+    ]
     assert not [e for c in collectors for e in c.find("policy_failed")]
 
 
@@ -307,6 +330,7 @@ def test_hypertable_of_others_is_left_alone(start, database):
         "compress_after": ("7 days", ""),
     }
     assert not collector.find("policy_applied")
+    assert database.value("SHOW work_mem") == "4MB"
     assert database.value(INTERVAL) == "3 days"
     assert job(database, "compress_after") == []
 
