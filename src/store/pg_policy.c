@@ -24,7 +24,7 @@
 #define ROLLUP "rollup "
 #define COMPLETE_SINCE "complete since"
 #define COLUMNSTORE "segmentby metric_name, orderby time DESC"
-#define WORK_MEM "64MB" /* HACKING.md says why */
+#define WORK_MEM "64MB" /* see want_memory() */
 
 enum kind { CHUNK_INTERVAL, COLUMNS, MEMORY, COMPRESS_AFTER, ROLLUPS, RETENTION };
 
@@ -179,8 +179,9 @@ want_columnstore(struct policy *p, const struct conf *conf)
 }
 
 /*
- * The newest rows are found by merging segments, for which TimescaleDB takes 32 KB for each metric;
- * with PostgreSQL's 4 MB it reads whole chunks instead, from 130 metrics on.
+ * The newest rows are found by merging segments, where TimescaleDB expects that to fit into
+ * work_mem: 32 KB for each metric.  With PostgreSQL's 4 MB it reads a whole chunk instead from 100
+ * metrics on, with this from 1,500 on.
  */
 static void
 want_memory(struct policy *p, const struct conf *conf)

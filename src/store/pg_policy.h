@@ -3,6 +3,7 @@
  *
  *	chunk_interval   the interval of the hypertable's chunks
  *	columnstore      segmented by metric_name, ordered by time DESC
+ *	work_mem         of the database, for those who read the columnstore, unless it is set
  *	compress_after   a columnstore policy
  *	rollup NAME      a continuous aggregate, metrics_1m, metrics_1h, ..., and its refresh policy
  *	retention        a retention policy
