@@ -235,6 +235,8 @@ pg_shape(struct pg_shaper *s, struct pg_conn *c, const struct batch_view *b, str
 	if (sort_frames(&s->sort, b->data, b->bytes, b->rows, &ret->order) < 0)
 		return STORE_OK; /* then as they stand */
 	ret->direct = wants_direct(s, b, &ret->order);
+	if (ret->direct) /* the order of the columnstore, which then has nothing to sort */
+		sort_newest_first(&ret->order);
 	return STORE_OK;
 }
 

@@ -460,3 +460,26 @@ sort_frames(struct sort *s, const uint8_t *frames, size_t len, size_t n, struct 
 	*ret = (struct sort_order){.rows = s->rows, .n = n, .names = names};
 	return 0;
 }
+
+static void
+reverse(struct sort_row *a, size_t n)
+{
+	for (size_t i = 0, j = n; i + 1 < j; i++) {
+		struct sort_row row = a[--j];
+
+		a[j] = a[i];
+		a[i] = row;
+	}
+}
+
+void
+sort_newest_first(struct sort_order *o)
+{
+	size_t i, end;
+
+	for (i = 0; i < o->n; i = end) {
+		for (end = i + 1; end < o->n && o->rows[end].name == o->rows[i].name; end++)
+			;
+		reverse(o->rows + i, end - i);
+	}
+}

@@ -59,3 +59,6 @@ void sort_done(struct sort *s); /* a zeroed one is fine */
  */
 int sort_frames(struct sort *s, const uint8_t *frames, size_t len, size_t n,
 		struct sort_order *ret);
+
+/* Turns the times of each metric round: newest first. */
+void sort_newest_first(struct sort_order *o);

@@ -243,6 +243,36 @@ START_TEST(is_what_qsort_makes)
 }
 END_TEST
 
+START_TEST(newest_first_turns_each_metric_round)
+{
+	struct sort_order order;
+	struct sort_row *rows;
+	struct sort s;
+	size_t i, end;
+
+	make(_i);
+	sort_init(&s);
+	ck_assert_int_eq(sort_frames(&s, frames, len, n, &order), 0);
+	rows = calloc(n + 1, sizeof(*rows));
+	ck_assert_ptr_nonnull(rows);
+	for (i = 0; i < n; i++)
+		rows[i] = order.rows[i];
+	sort_newest_first(&order);
+	for (i = 0; i < n; i = end) {
+		for (end = i + 1; end < n && rows[end].name == rows[i].name; end++)
+			;
+		for (size_t j = i; j < end; j++)
+			ck_assert_mem_eq(&order.rows[j], &rows[end - 1 - (j - i)], sizeof(*rows));
+	}
+	sort_newest_first(&order);
+	assert_sorted(&order);
+	free(rows);
+	sort_done(&s);
+	free(frames);
+	frames = NULL;
+}
+END_TEST
+
 /* A hash table that may not take a step beyond the first slot: what hostile names lead to. */
 START_TEST(colliding_names_change_nothing)
 {
@@ -345,6 +375,7 @@ main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_loop_test(tc, is_what_qsort_makes, 0, SHAPES);
 	tcase_add_loop_test(tc, colliding_names_change_nothing, 0, SHAPES);
+	tcase_add_loop_test(tc, newest_first_turns_each_metric_round, 0, SHAPES);
 	tcase_add_test(tc, workspace_serves_any_batch);
 	tcase_add_test(tc, workspace_shrinks);
 	tcase_add_test(tc, too_many_rows_are_refused);
