@@ -2,7 +2,12 @@
 """
 Measures what the guarantee costs, on a PostgreSQL of its own with fsync on.
 
-    figures.py BUILD_DIRECTORY [overhead|ledger|sync|drain|sort|timescale|connections]...
+    figures.py BUILD_DIRECTORY [FIGURE]...
+
+    overhead     what the spool costs              sort         what sorting costs and brings
+    ledger       what the ledger costs             timescale    the daemon against a bare COPY
+    sync         round trips of level 1            connections  1, 2 and 4 of them
+    drain        a backlog after a restart         capacity     CPU time that a million metrics take
 
 Each round runs the variants one after the other on emptied tables; the figures are medians of
 five rounds, and ratios of the rounds' neighbours, since machines are shared and noisy.  Nothing
@@ -19,8 +24,10 @@ from datetime import datetime
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "integration"))
 os.environ.setdefault("METRIC_COLLECTORD", os.path.join(sys.argv[1], "metric-collectord"))
 
+from citus import CitusCluster  # noqa: E402
 from cluster import Cluster, has_extension, server_directory  # noqa: E402
 from collector import Collector  # noqa: E402
+from processes import cpu_seconds  # noqa: E402
 
 ROUNDS = int(os.environ.get("ROUNDS", 5))
 ROWS = 1_000_000
@@ -203,6 +210,73 @@ def connections(database):
         report(title, rounds, "1 connections", MANY_ROWS)
 
 
+def receiving(database):
+    """The collector's own time: from sockets to the spool, with the database away."""
+    print("\nCPU seconds of a collector for a million metrics, into its spool")
+    for clients, piece in ((1, 65536), (1000, 65536), (1000, 1000), (1000, 1)):
+        runs = []
+        for _ in range(ROUNDS):
+            with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+                collector = collector_for(
+                    database, directory, database__uri="postgresql://127.0.0.1:9/x"
+                ).start()
+                before = cpu_seconds(collector.pid)
+                load = ("-n", ROWS, "-c", clients, "-p", piece, "-s", 1)
+                rate = tool("load", *load, "127.0.0.1", collector.port)["rate"]
+                runs.append((cpu_seconds(collector.pid) - before, rate))
+                assert collector.stop() == 0
+        cpu, rate = (statistics.median(column) for column in zip(*runs))
+        print(f"  {clients:5} clients, {piece:5} bytes a piece: {cpu:.2f} s, {rate:10,.0f} metrics/s")
+
+
+def storing(title, database, servers, **conf):
+    runs = []
+    for _ in range(ROUNDS):
+        empty(database)
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+            collector = collector_for(database, directory, **conf).start()
+            collector.wait_event("database_connected", timeout=60)
+            before = [cpu_seconds(pid) for pid in (collector.pid, *servers)]
+            rate = tool("load", "-n", MANY_ROWS, "127.0.0.1", collector.port)["rate"]
+            after = [cpu_seconds(pid) for pid in (collector.pid, *servers)]
+            assert collector.stop() == 0
+        runs.append([(a - b) * 1e6 / MANY_ROWS for a, b in zip(after, before)] + [rate])
+    *cpu, rate = (statistics.median(column) for column in zip(*runs))
+    shown = ", ".join(f"{s:.2f}" for s in cpu)
+    print(f"  {title:40} {shown} s, {rate:10,.0f} metrics/s", flush=True)
+
+
+def capacity(database):
+    """CPU time, which says what a rate needs; on many cores only time will tell."""
+    if not database.timescale:
+        receiving(database)
+    print("\nCPU seconds for a million metrics: collector, server")
+    server = [database.cluster.process.pid]
+    storing(kind(database), database, server)
+    if database.timescale:
+        storing("the same, direct_compress = auto", database, server, **DIRECT)
+    elif has_extension(server_directory(), "citus"):
+        capacity_of_citus()
+
+
+def capacity_of_citus():
+    cluster = CitusCluster(server_directory(), **SETTINGS, **{"citus.shard_count": "32"}).start()
+    try:
+        database = cluster.create_database()
+        database.timescale = False
+        servers = [node.process.pid for node in cluster.nodes]
+        for connections in (1, 2):
+            storing(
+                f"Citus: + 2 workers, {connections} connections",
+                database,
+                servers,
+                database__citus="require",
+                database__connections=connections,
+            )
+    finally:
+        cluster.remove()
+
+
 def kind(database):
     return "TimescaleDB" if database.timescale else "PostgreSQL"
 
@@ -234,8 +308,8 @@ TIMESCALE = {
     "max_worker_processes": "16",
     "timescaledb.telemetry_level": "off",
 }
-PLAIN_FIGURES = ["overhead", "ledger", "sync", "drain", "sort"]
-TIMESCALE_FIGURES = ["timescale", "connections"]
+PLAIN_FIGURES = ["overhead", "ledger", "sync", "drain", "sort", "capacity"]
+TIMESCALE_FIGURES = ["timescale", "connections", "capacity"]
 
 
 def measure(names, timescaledb):
@@ -254,7 +328,7 @@ def measure(names, timescaledb):
 
 
 def main():
-    wanted = sys.argv[2:] or PLAIN_FIGURES + TIMESCALE_FIGURES
+    wanted = sys.argv[2:] or dict.fromkeys(PLAIN_FIGURES + TIMESCALE_FIGURES)
     measure([name for name in wanted if name in PLAIN_FIGURES], False)
     there = has_extension(server_directory(), "timescaledb")
     measure([name for name in wanted if name in TIMESCALE_FIGURES], there)

@@ -1,14 +1,15 @@
 /*
  * load.c - a sender for benchmarks and fault tests.
  *
- *	load [-c CLIENTS] [-n FRAMES] [-m NAMES] [-s LEVEL] [-t START] HOST PORT
+ *	load [-c CLIENTS] [-n FRAMES] [-m NAMES] [-p BYTES] [-s LEVEL] [-t START] HOST PORT
  *	load -r ROUNDS [-c CLIENTS] [-s LEVEL] HOST PORT
  *
- * The first form sends FRAMES metrics over CLIENTS connections as fast as they are taken, asks on
- * each with a sync frame whether they are safe, and prints the seconds until everything was sent
- * and until everything was acknowledged.  Metric number i has timestamp START + i and value i, so
- * that a test can tell which arrived.  The second form measures round trips: each client sends one
- * metric and a sync frame, waits for the answer, and does so ROUNDS times.
+ * The first form sends FRAMES metrics over CLIENTS connections as fast as they are taken, some
+ *BYTES of whole frames at a time (-p 1: one frame), asks on each with a sync frame whether they are
+ *safe, and prints the seconds until everything was sent and until everything was acknowledged.
+ *Metric number i has timestamp START + i and value i, so that a test can tell which arrived.  The
+ *second form measures round trips: each client sends one metric and a sync frame, waits for the
+ *answer, and does so ROUNDS times.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -48,6 +49,7 @@ struct options {
 	uint8_t level;
 	uint64_t start;
 	unsigned rounds;
+	size_t piece;
 };
 
 static double
@@ -89,7 +91,7 @@ static void
 fill(struct sender *s, const struct options *o)
 {
 	s->len = s->sent = 0;
-	while (s->next < s->end && s->len < PIECE) {
+	while (s->next < s->end && s->len < o->piece) {
 		char name[32];
 		int n = snprintf(name, sizeof(name), "bench.metric.%04llu",
 				 (unsigned long long)(s->next % o->names));
@@ -253,13 +255,14 @@ round_trips(struct sender *senders, const struct options *o)
 int
 main(int argc, char *argv[])
 {
-	struct options o = {.clients = 1, .frames = 1000000, .names = 200, .level = 2};
+	struct options o = {
+	    .clients = 1, .frames = 1000000, .names = 200, .level = 2, .piece = PIECE};
 	struct rlimit rl;
 	struct sender *senders;
 	int opt, status;
 
 	o.start = (uint64_t)time(NULL) * 1000000;
-	while ((opt = getopt(argc, argv, "c:n:m:s:t:r:")) != -1) {
+	while ((opt = getopt(argc, argv, "c:n:m:p:s:t:r:")) != -1) {
 		uint64_t v = optarg ? strtoull(optarg, NULL, 10) : 0;
 
 		switch (opt) {
@@ -271,6 +274,9 @@ main(int argc, char *argv[])
 			break;
 		case 'm':
 			o.names = (unsigned)v;
+			break;
+		case 'p':
+			o.piece = v < PIECE ? (size_t)v : PIECE;
 			break;
 		case 's':
 			o.level = (uint8_t)v;
@@ -285,9 +291,9 @@ main(int argc, char *argv[])
 			return 2;
 		}
 	}
-	if (optind + 2 != argc || !o.clients || !o.names || o.level > 2) {
-		(void)fprintf(stderr, "usage: load [-c CLIENTS] [-n FRAMES] [-m NAMES] [-s LEVEL] "
-				      "[-t START] [-r ROUNDS] HOST PORT\n");
+	if (optind + 2 != argc || !o.clients || !o.names || !o.piece || o.level > 2) {
+		(void)fprintf(stderr, "usage: load [-c CLIENTS] [-n FRAMES] [-m NAMES] [-p BYTES] "
+				      "[-s LEVEL] [-t START] [-r ROUNDS] HOST PORT\n");
 		return 2;
 	}
 	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {

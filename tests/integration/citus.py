@@ -16,9 +16,10 @@ SETTINGS = {
 
 
 class CitusCluster:
-    def __init__(self, bindir):
-        self.coordinator = Cluster(bindir, **SETTINGS)
-        self.workers = [Cluster(bindir, **SETTINGS) for _ in range(2)]
+    def __init__(self, bindir, **settings):
+        settings = {**SETTINGS, **settings}
+        self.coordinator = Cluster(bindir, **settings)
+        self.workers = [Cluster(bindir, **settings) for _ in range(2)]
 
     @property
     def nodes(self):

@@ -101,7 +101,7 @@ def test_batches_that_overlap(start):
     collector = start(table__direct_compress="auto")
     for first in (0, 500, 250):
         send(collector, series("m", 1000, first=first))
-    assert len(collector.find("batch_stored", direct_compress=True)) == 3
+    collector.wait_event("batch_stored", count=3, direct_compress=True)
     newest = collector.store.rows(
         "SELECT value FROM metrics WHERE metric_name = 'm' ORDER BY time DESC LIMIT 252"
     )
@@ -119,7 +119,7 @@ def test_rollup_sees_rows_that_came_late(start):
         send(collector, series("m", 1000, time_us=now))
         collector.store.execute("CALL refresh_continuous_aggregate('metrics_1m', NULL, NULL)")
         assert collector.store.value("SELECT sum(count) FROM metrics_1m") == 1000 * count
-    assert len(collector.find("batch_stored", direct_compress=True)) == 2
+    collector.wait_event("batch_stored", count=2, direct_compress=True)
 
 
 def test_parallel_writers_under_faults(start):
