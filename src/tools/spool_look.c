@@ -19,7 +19,7 @@ on_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint32_t
 
 	(void)offset;
 	(void)rows;
-	if (l->block)
+	if (l->block && !l->alien) /* of another number: a copy, which must not count twice */
 		l->block(l->arg, frames, len);
 }
 

@@ -184,3 +184,17 @@ class Proxy:
             except OSError:
                 pass
             sock.close()
+
+
+def lose_commit_answers(collector, proxy, database):
+    """Five times the server has committed, and says so; the daemon never hears it.  Stops the daemon."""
+    for number in range(5):
+        with collector.sender(timeout=60) as sender:
+            proxy.cut_at(b"COPY 10\0")
+            sender.send(wire.series("cut", 10, first=number * 10))
+            assert sender.sync(2) == 0
+        assert proxy.cuts == number + 1
+    assert collector.statistics()["batches_repeated"] == 5
+    assert collector.stop() == 0
+    assert database.rows("SELECT count(*), count(DISTINCT value) FROM metrics") == [(50, 50)]
+    assert collector.stopped["stored"] == 50

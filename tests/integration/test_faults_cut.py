@@ -1,8 +1,7 @@
 """The connection to the server is cut after every so many bytes, in both directions."""
 import pytest
 
-from faults import Load, Proxy, assert_all_there_once, settle
-from wire import series
+from faults import Load, Proxy, assert_all_there_once, lose_commit_answers, settle
 
 
 @pytest.fixture
@@ -48,13 +47,4 @@ def test_answer_to_the_commit_is_lost(start_collector, database, proxy):
         database, database__uri=through(database, proxy), batch__interval=3600
     )
     collector.wait_event("database_connected")
-    for number in range(5):
-        with collector.sender() as sender:
-            proxy.cut_at(b"COPY 10\0")
-            sender.send(series("cut", 10, first=number * 10))
-            assert sender.sync(2) == 0
-        assert proxy.cuts == number + 1
-    assert collector.statistics()["batches_repeated"] == 5
-    assert collector.stop() == 0
-    assert database.rows("SELECT count(*), count(DISTINCT value) FROM metrics") == [(50, 50)]
-    assert collector.stopped["stored"] == 50
+    lose_commit_answers(collector, proxy, database)

@@ -397,6 +397,16 @@ def test_export_of_a_damaged_spool_has_the_rest(spool, tmp_path):
     assert output.stat().st_size == len(left) * size
 
 
+def test_a_copy_under_another_number_is_left_out(spool):
+    directory, files, run = spool
+    copy = directory / spoolfile.name(spoolfile.number(files[-1]) + 1)
+    shutil.copy(files[1], copy)
+    result = run("cat")
+    assert result.returncode == 1
+    assert copy.name in result.stderr
+    assert values(result.stdout) == list(ALL)
+
+
 def test_output_that_is_full(spool):
     if not os.path.exists("/dev/full"):
         pytest.skip("skipped: no /dev/full")

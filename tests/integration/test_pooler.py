@@ -4,7 +4,7 @@ import threading
 import psycopg2
 import pytest
 
-from faults import Load, Proxy, assert_all_there_once, settle
+from faults import Load, Proxy, assert_all_there_once, lose_commit_answers, settle
 from waiting import wait_until
 from wire import series
 
@@ -315,16 +315,7 @@ def test_answer_to_the_commit_is_lost(cut_line, database, new_collector):
     proxy, uri = cut_line
     collector = new_collector(database__uri=uri, batch__interval=3600).start()
     collector.wait_event("database_connected")
-    for number in range(5):
-        with collector.sender() as sender:
-            proxy.cut_at(b"COPY 10\0")
-            sender.send(series("cut", 10, first=number * 10))
-            assert sender.sync(2) == 0
-        assert proxy.cuts == number + 1
-    assert collector.statistics()["batches_repeated"] == 5
-    assert collector.stop() == 0
-    assert database.rows("SELECT count(*), count(DISTINCT value) FROM metrics") == [(50, 50)]
-    assert collector.stopped["stored"] == 50
+    lose_commit_answers(collector, proxy, database)
 
 
 # A batch of 2,000 rows is about 90,000 bytes up, and 200 to 400 down.
