@@ -93,6 +93,7 @@ look() {
 	need check check-devel pkg-config check
 	need python3 python3 test -x "$python"
 	need python3-pytest python3-pytest "$python" -c 'import pytest'
+	need python3-pytest-xdist python3-pytest-xdist "$python" -c 'import xdist'
 	need python3-psycopg2 python3-psycopg2 "$python" -c 'import psycopg2'
 	need postgresql postgresql-server postgres_server
 	need pgbouncer pgbouncer test -x "$(PATH=$PATH:/usr/sbin command -v pgbouncer)"
@@ -158,6 +159,7 @@ unit_tests() { # VARIANT, TARGET of make
 }
 
 # integration VARIANT DAEMON PYTEST ARGUMENTS...
+# Tests wait more than they work: as many run side by side as there are processors, each file's in one process.
 integration() {
 	variant=$1 daemon=$2
 	shift 2
@@ -172,7 +174,8 @@ integration() {
 				UBSAN_OPTIONS="print_stacktrace=1" \
 				TSAN_OPTIONS="suppressions=$source/tests/tsan.supp" \
 				LSAN_OPTIONS="suppressions=$source/tests/lsan.supp:print_suppressions=0" \
-				$runner "$python" -m pytest -p no:cacheprovider -rs "$@" \
+				$runner "$python" -m pytest -p no:cacheprovider -rs \
+				-n "$jobs" --dist loadfile "$@" \
 				"$source/tests/integration"
 		echo $? >"$status"
 	} 2>&1 | tee "$run/$variant/pytest.log"

@@ -1,14 +1,17 @@
 """Waiting for conditions, always bounded.
 
-TEST_TIMEOUT_FACTOR stretches every bound: sanitizers and small machines are slow.  No test
-passes or fails by how long something took, short of these bounds.
+TEST_TIMEOUT_FACTOR stretches every bound: sanitizers, small machines and other tests beside this one
+make it slow.  No test passes or fails by how long something took, short of these bounds.
 """
 import os
 import time
 
 from programs import is_sanitized
 
-FACTOR = float(os.environ.get("TEST_TIMEOUT_FACTOR") or (5 if is_sanitized() else 1))
+BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
+FACTOR = float(
+    os.environ.get("TEST_TIMEOUT_FACTOR") or (5 if is_sanitized() else 2 if BESIDE_OTHERS else 1)
+)
 
 
 def seconds(n):
