@@ -64,11 +64,11 @@ def test_start_on_a_full_disk_with_a_good_database(new_collector, database, smal
 
 def flood(address, data):
     """Sends until the collector takes no more, and leaves the connection."""
-    with socket.create_connection(address) as sock:
-        try:
+    try:
+        with socket.create_connection(address) as sock:
             sock.sendall(data)
-        except OSError:
-            pass
+    except OSError:
+        pass
 
 
 def test_stop_with_a_full_disk_and_no_database(new_collector, own_cluster, small_disk):
