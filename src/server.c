@@ -442,22 +442,19 @@ static bool
 server_end_writers(struct server *s)
 {
 	uint64_t deadline_ms = clock_ms() + WRITERS_END_MS;
+	bool ended = true;
 
 	if (s->writers)
 		writers_stop(s->writers);
 	if (s->ending)
 		writers_stop(s->ending);
-	while ((s->writers && !writers_ended(s->writers)) ||
-	       (s->ending && !writers_ended(s->ending))) {
-		if (clock_ms() >= deadline_ms)
-			return false;
-		if (loop_turn(s->loop, 100) < 0)
-			return false;
-	}
+	while (ended && ((s->writers && !writers_ended(s->writers)) ||
+			 (s->ending && !writers_ended(s->ending))))
+		ended = clock_ms() < deadline_ms && loop_turn(s->loop, 100) == 0;
 	queue_collect(s->queue); /* what they finished last */
 	queue_seal(s->queue);
 	(void)queue_safe(s->queue); /* and what they did not */
-	return true;
+	return ended;
 }
 
 /* The last words.  Returns the exit status. */

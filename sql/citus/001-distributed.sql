@@ -4,23 +4,27 @@
 
 DO $$
 DECLARE
+	aside       boolean := false;
 	rows_before boolean;
 BEGIN
-	IF EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'metrics'::regclass) THEN
+	IF EXISTS (SELECT FROM pg_catalog.pg_dist_partition
+		WHERE logicalrelid = 'metrics'::pg_catalog.regclass)
+	THEN
 		RETURN;
 	END IF;
 	-- Partitions times shards are many tables: only where retention will drop them.
-	IF current_setting('metric_collectord.retention') = '0' THEN
-		PERFORM metric_collectord.set_partitions_aside();
+	IF pg_catalog.current_setting('metric_collectord.retention') = '0' THEN
+		aside := metric_collectord.set_partitions_aside();
 	END IF;
 	SET LOCAL citus.multi_shard_modify_mode = 'sequential';
 	rows_before := EXISTS (SELECT FROM metrics);
-	PERFORM create_distributed_table('metrics', 'metric_name', colocate_with => 'none');
+	PERFORM pg_catalog.create_distributed_table('metrics', 'metric_name', colocate_with => 'none');
 	IF rows_before THEN -- the nodes have copies of them
-		PERFORM truncate_local_data_after_distributing_table('metrics');
+		PERFORM pg_catalog.truncate_local_data_after_distributing_table('metrics');
 	END IF;
-	IF current_setting('metric_collectord.retention') = '0' THEN
+	IF aside THEN
 		PERFORM metric_collectord.take_rows_back();
+		DELETE FROM metric_collectord.policies WHERE policy = 'partitions';
 	END IF;
 	INSERT INTO metric_collectord.policies (policy, value) VALUES ('distributed', 'metric_name')
 		ON CONFLICT DO NOTHING;
@@ -36,12 +40,12 @@ DECLARE
 	shard text;
 BEGIN
 	FOR shard IN
-		SELECT shard_name(s.logicalrelid, s.shardid) FROM pg_dist_shard s
-		JOIN pg_dist_placement p ON p.shardid = s.shardid
-		JOIN pg_dist_local_group g ON g.groupid = p.groupid
+		SELECT pg_catalog.shard_name(s.logicalrelid, s.shardid) FROM pg_catalog.pg_dist_shard s
+		JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid
+		JOIN pg_catalog.pg_dist_local_group g ON g.groupid = p.groupid
 		WHERE s.logicalrelid = metrics
 	LOOP
-		RETURN QUERY EXECUTE format(
+		RETURN QUERY EXECUTE pg_catalog.format(
 			'WITH RECURSIVE names AS ('
 			'  (SELECT m.metric_name FROM %1$s m ORDER BY m.metric_name LIMIT 1)'
 			'  UNION ALL'
@@ -63,16 +67,16 @@ DECLARE
 	node record;
 BEGIN
 	FOR node IN
-		SELECT success, result FROM run_command_on_all_nodes(format(
-			'SELECT coalesce(json_agg(l), ''[]'') FROM metric_collectord.latest_here(%L) l',
-			(SELECT format('%I.%I', relnamespace::regnamespace, relname)
-			 FROM pg_class WHERE oid = 'metrics'::regclass)))
+		SELECT success, result FROM pg_catalog.run_command_on_all_nodes(pg_catalog.format(
+			'SELECT coalesce(pg_catalog.json_agg(l), ''[]'') FROM metric_collectord.latest_here(%L) l',
+			(SELECT pg_catalog.format('%s.%I', relnamespace::pg_catalog.regnamespace, relname)
+			 FROM pg_catalog.pg_class WHERE oid = 'metrics'::pg_catalog.regclass)))
 	LOOP
 		IF NOT node.success THEN
 			RAISE EXCEPTION 'a node does not answer: %', node.result;
 		END IF;
 		RETURN QUERY SELECT l."time", l.metric_name, l.value
-		FROM json_to_recordset(node.result::json)
+		FROM pg_catalog.json_to_recordset(node.result::json)
 			AS l ("time" timestamptz, metric_name text, value double precision);
 	END LOOP;
 END

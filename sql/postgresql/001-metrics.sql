@@ -86,53 +86,58 @@ END
 $$;
 
 -- For extensions that cannot work on a table which is partitioned like that: another one takes its
--- place, first empty and then with its rows.  Indexes get their names back that way.
+-- place, first empty and then with its rows.  Indexes get their names back that way.  False where
+-- there is nothing to do.
 CREATE OR REPLACE FUNCTION metric_collectord.set_partitions_aside()
-RETURNS void LANGUAGE plpgsql SET client_min_messages = warning
+RETURNS boolean LANGUAGE plpgsql SET client_min_messages = warning
 AS $$
 DECLARE
-	old  regclass := 'metrics'::regclass;
-	home text := (SELECT relnamespace::regnamespace FROM pg_class WHERE oid = old);
+	old  pg_catalog.regclass := 'metrics'::pg_catalog.regclass;
+	home text := (SELECT relnamespace::pg_catalog.regnamespace FROM pg_catalog.pg_class
+		WHERE oid = old);
 	r    record;
 BEGIN
 	IF NOT EXISTS (SELECT FROM metric_collectord.policies WHERE policy = 'partitions')
-	OR (SELECT relkind FROM pg_class WHERE oid = old) <> 'p' THEN
-		RETURN;
+	OR (SELECT relkind FROM pg_catalog.pg_class WHERE oid = old) <> 'p' THEN
+		RETURN false;
 	END IF;
-	IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = old AND NOT tgisinternal) THEN
+	IF EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = old AND NOT tgisinternal) THEN
 		RAISE EXCEPTION 'metrics is partitioned, and its triggers are in the way'
 			USING ERRCODE = '0A000';
 	END IF;
 	FOR r IN
-		SELECT c.relname, x.indexrelid::regclass AS name
-		FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid WHERE x.indrelid = old
+		SELECT c.relname, x.indexrelid::pg_catalog.regclass AS name
+		FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class c ON c.oid = x.indexrelid
+		WHERE x.indrelid = old
 	LOOP
-		EXECUTE format('ALTER INDEX %s RENAME TO %I', r.name, left(r.relname, 50) || '_before');
+		EXECUTE pg_catalog.format('ALTER INDEX %s RENAME TO %I', r.name,
+			pg_catalog.left(r.relname, 50) || '_before');
 	END LOOP;
-	EXECUTE format('ALTER TABLE %s RENAME TO metrics_before', old);
-	EXECUTE format('CREATE TABLE %s.metrics (LIKE %s.metrics_before INCLUDING ALL)', home, home);
+	EXECUTE pg_catalog.format('ALTER TABLE %s RENAME TO metrics_before', old);
+	EXECUTE pg_catalog.format('CREATE TABLE %s.metrics (LIKE %s.metrics_before INCLUDING ALL)',
+		home, home);
 	FOR r IN
-		SELECT a.* FROM pg_class c, aclexplode(c.relacl) a
+		SELECT a.* FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
 		WHERE c.oid = old AND a.grantee <> c.relowner
 	LOOP
-		EXECUTE format('GRANT %s ON %s.metrics TO %s', r.privilege_type, home,
-			CASE WHEN r.grantee = 0 THEN 'PUBLIC' ELSE r.grantee::regrole::text END);
+		EXECUTE pg_catalog.format('GRANT %s ON %s.metrics TO %s', r.privilege_type, home,
+			CASE WHEN r.grantee = 0 THEN 'PUBLIC'
+			ELSE r.grantee::pg_catalog.regrole::text END);
 	END LOOP;
+	RETURN true;
 END
 $$;
 
+-- In the same transaction, and only after the one above has returned true.
 CREATE OR REPLACE FUNCTION metric_collectord.take_rows_back()
 RETURNS void LANGUAGE plpgsql
 AS $$
 DECLARE
-	home text := (SELECT relnamespace::regnamespace FROM pg_class WHERE oid = 'metrics'::regclass);
+	home text := (SELECT relnamespace::pg_catalog.regnamespace FROM pg_catalog.pg_class
+		WHERE oid = 'metrics'::pg_catalog.regclass);
 BEGIN
-	IF EXISTS (SELECT FROM metric_collectord.policies WHERE policy = 'partitions')
-	AND to_regclass(home || '.metrics_before') IS NOT NULL THEN
-		EXECUTE format('INSERT INTO %s.metrics SELECT * FROM %s.metrics_before', home, home);
-		EXECUTE format('DROP TABLE %s.metrics_before', home);
-	END IF;
-	DELETE FROM metric_collectord.policies WHERE policy = 'partitions';
+	EXECUTE pg_catalog.format('INSERT INTO %s.metrics SELECT * FROM %s.metrics_before', home, home);
+	EXECUTE pg_catalog.format('DROP TABLE %s.metrics_before', home);
 END
 $$;
 

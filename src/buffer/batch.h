@@ -68,7 +68,7 @@ struct batch {
 	struct queue_wait *waits;    /* level-2 syncs that this batch holds up */
 
 	/* under the queue's mutex */
-	uint64_t wanted; /* a level-2 sync waits for it: since which one; 0 = none */
+	uint64_t wanted; /* the how manieth batch that level 2 came to wait for; 0 = it does not */
 	bool on_disk;    /* all of it is in the spool, and sealed */
 	bool removed;    /* its writer has removed the spool file */
 	bool settled;    /* queue_done() has been called: committed, or lost */

@@ -531,7 +531,7 @@ queue_append(struct queue *q, const uint8_t *frames, size_t len, const struct ba
 	q->position += len;
 	q->stats->buffered += part->rows;
 	q->stats->memory_bytes += len;
-	/* a block's worth of a long turn; what the disk has not got stays below SPOOL_RESERVE */
+	/* a block's worth of a long turn: what the disk has not got stays below SPOOL_RESERVE */
 	if (q->spool && b->bytes - b->written >= BLOCK_BYTES)
 		queue_write_open(q);
 	return b->number;
@@ -573,13 +573,12 @@ queue_seal(struct queue *q)
 static void
 flush_for_waits(struct queue *q)
 {
-	uint64_t next_ms = UINT64_MAX;
 	bool flush;
 
 	if (!q->open || !q->open->waits)
 		return;
 	(void)pthread_mutex_lock(&q->mutex);
-	flush = queue_ready(q, clock_ms(), &next_ms) ? !q->flushed : q->idle > 0;
+	flush = queue_backlog(q) ? !q->flushed : q->idle > 0;
 	if (flush)
 		q->flushed = q->open;
 	q->flush_wanted = !flush;

@@ -175,7 +175,7 @@ queue_safe(struct queue *q)
 	if (!q->spool)
 		return false;
 	queue_finish_all(q);
-	if (q->unfinished && spool_reserve_use(q->spool)) {
+	if (q->unfinished && q->disk_full && spool_reserve_use(q->spool)) {
 		q->closed = true; /* the reserve is for what has been taken */
 		queue_finish_all(q);
 	}

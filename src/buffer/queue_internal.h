@@ -89,6 +89,9 @@ struct queue {
  */
 struct batch *queue_ready(const struct queue *q, uint64_t now_ms, uint64_t *next_ms);
 
+/* Would a writer get one now?  Likewise. */
+bool queue_backlog(const struct queue *q);
+
 /* Somebody waits for this batch; the mutex is held. */
 void queue_want(struct queue *q, struct batch *b);
 

@@ -45,6 +45,14 @@ queue_ready(const struct queue *q, uint64_t now_ms, uint64_t *next_ms)
 	return b ? b : ready_from(newest ? q->tail : q->head, newest, now_ms, next_ms);
 }
 
+bool
+queue_backlog(const struct queue *q)
+{
+	uint64_t next_ms = UINT64_MAX;
+
+	return ready_from(q->head, false, clock_ms(), &next_ms) != NULL;
+}
+
 static enum queue_end
 end_after(const struct queue *q)
 {

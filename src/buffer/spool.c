@@ -513,13 +513,15 @@ file_make(const struct spool *s, const struct spool_header *h, int *ret)
 {
 	char name[SPOOL_NAME_MAX], temporary[SPOOL_NAME_MAX];
 	uint8_t header[SPOOL_FILE_HEADER];
+	struct stat st;
 	int fd, r;
 
 	spool_header_encode(header, h);
 	spool_name(name, h->number);
 	spool_name_as(temporary, h->number, SPOOL_NEW);
-	if (faccessat(s->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		return -EEXIST;
+	r = fstatat(s->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? -EEXIST : -errno;
+	if (r != -ENOENT)
+		return r;
 	fd = openat(s->fd, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;

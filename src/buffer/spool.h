@@ -92,8 +92,9 @@ void spool_file_free(struct spool_file *f);
 
 /*
  * So much room is put by, from the start or as soon as the disk has it, so that a stop can write
- * down what was read but never acknowledged when the disk was found full.  Who appends sees to it
- * that this is always less than the reserve.
+ * down what was read but never acknowledged when the disk was found full.  Under the policy "block"
+ * that is less than the reserve, since senders wait; under the others it may be all that
+ * memory_limit allows.
  */
 #define SPOOL_RESERVE ((size_t)2 << 20)
 

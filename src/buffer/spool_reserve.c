@@ -2,15 +2,31 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define RESERVE "reserve"
 
+/* Trying in vain takes the last blocks for a moment, which the loop may need just then. */
+static bool
+has_room(const struct spool *s)
+{
+	struct statvfs st;
+
+	return fstatvfs(s->fd, &st) < 0 ||
+	       (uint64_t)st.f_bavail * st.f_frsize >= 2 * (uint64_t)SPOOL_RESERVE;
+}
+
 int
 spool_reserve_make(const struct spool *s)
 {
-	int fd = openat(s->fd, RESERVE, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	int fd = openat(s->fd, RESERVE, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
 	int r;
+
+	if (fd < 0 && errno == ENOENT && !has_room(s))
+		return -ENOSPC;
+	if (fd < 0 && errno == ENOENT)
+		fd = openat(s->fd, RESERVE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
 	if (fd < 0)
 		return -errno;

@@ -107,20 +107,11 @@ pg_citus_distributed(struct pg_conn *c, bool *ret, struct store_error *err)
 	return st == STORE_HOLD && !err->reconnect ? STORE_OK : st;
 }
 
-enum store_status
-pg_citus_find(struct pg_conn *c, const struct conf *conf, char version[PG_VERSION_MAX],
-	      struct store_error *err)
+/* With "auto" metrics then stays on this server. */
+static enum store_status
+do_without(const struct conf *conf, char version[PG_VERSION_MAX], enum store_status st,
+	   struct store_error *err)
 {
-	enum store_status st;
-
-	version[0] = '\0';
-	if (conf->database.citus == CONF_OFF)
-		return STORE_OK;
-	st = read_version(c, version, err);
-	if (st == STORE_OK)
-		st = check_cluster(c, err);
-	if (st == STORE_OK)
-		return st;
 	version[0] = '\0';
 	if (st != STORE_HOLD || conf->database.citus == CONF_REQUIRE)
 		return st;
@@ -133,7 +124,22 @@ pg_citus_find(struct pg_conn *c, const struct conf *conf, char version[PG_VERSIO
 }
 
 enum store_status
-pg_citus_distribute(struct pg_conn *c, const struct conf *conf, const char *version,
+pg_citus_find(struct pg_conn *c, const struct conf *conf, char version[PG_VERSION_MAX],
+	      struct store_error *err)
+{
+	enum store_status st;
+
+	version[0] = '\0';
+	if (conf->database.citus == CONF_OFF)
+		return STORE_OK;
+	st = read_version(c, version, err);
+	if (st == STORE_OK)
+		st = check_cluster(c, err);
+	return st == STORE_OK ? st : do_without(conf, version, st, err);
+}
+
+enum store_status
+pg_citus_distribute(struct pg_conn *c, const struct conf *conf, char version[PG_VERSION_MAX],
 		    struct store_error *err)
 {
 	struct distribution before, now = {.column = ""};
@@ -150,10 +156,10 @@ pg_citus_distribute(struct pg_conn *c, const struct conf *conf, const char *vers
 		if (st == STORE_OK)
 			st = read_distribution(c, &now, err);
 	}
+	if (st == STORE_OK && !now.column[0])
+		st = absent(err, "metrics is not distributed", NULL);
 	if (st != STORE_OK)
-		return st;
-	if (!now.column[0])
-		return absent(err, "metrics is not distributed", NULL);
+		return do_without(conf, version, st, err);
 	if (applied && !before.column[0])
 		log_event(LOG_INFO, "table_distributed", LOG_STR("table", "metrics"),
 			  LOG_STR("column", now.column), LOG_U64("shards", now.shards),

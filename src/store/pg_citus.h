@@ -23,7 +23,7 @@ enum store_status pg_citus_find(struct pg_conn *c, const struct conf *conf,
  * flavour "citus".  Logs table_distributed.
  */
 enum store_status pg_citus_distribute(struct pg_conn *c, const struct conf *conf,
-				      const char *version, struct store_error *err);
+				      char version[PG_VERSION_MAX], struct store_error *err);
 
 /* Is metrics distributed?  Whatever database.citus says. */
 enum store_status pg_citus_distributed(struct pg_conn *c, bool *ret, struct store_error *err);

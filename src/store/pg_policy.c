@@ -258,25 +258,26 @@ state_read(const struct work *w, struct state *ret)
 /*
  * How far back the refresh of a rollup reaches, 0 = without limit: as far as metrics are kept, so
  * that rows that come late are counted; and no further: deleting metrics marks their buckets as
- * changed, and a refresh would compute them anew, from nothing.
+ * changed, and a refresh would compute them anew, from nothing.  TimescaleDB refuses less than two
+ * buckets, and so it should (policy_failed).
  */
 static uint64_t
-reach(const struct state *s, const struct policy *p)
+reach(const struct state *s)
 {
-	uint64_t us = s->kept_us, least = 3 * p->us; /* TimescaleDB takes no less */
+	uint64_t us = s->kept_us;
 	uint64_t age = s->now_us > s->since_us ? s->now_us - s->since_us : 0;
 
 	age = age < SECOND ? SECOND : age - age % SECOND;
 	if (s->since_us)
 		us = least_but_0(us, age);
-	return us && us < least ? least : us;
+	return us;
 }
 
 /* A window that may be wider again grows with the time since then: not at each start. */
 static bool
 reach_differs(const struct state *s, const struct policy *p, const char *found)
 {
-	uint64_t now = strtoull(found, NULL, 10), wanted = reach(s, p);
+	uint64_t now = strtoull(found, NULL, 10), wanted = reach(s);
 
 	if (wanted && (!now || now > wanted))
 		return true;
@@ -307,7 +308,9 @@ judge(const struct state *s, const struct policy *p)
 			return SAME;
 		if (*p->wanted)
 			return found && !*found ? CHANGE : SAME;
-		return found && state_find(s, "recorded", p->name) ? CHANGE : SAME;
+		return found && strcmp(found, WORK_MEM) == 0 && state_find(s, "recorded", p->name)
+			   ? CHANGE
+			   : SAME;
 	case COMPRESS_AFTER:
 		if (!found)
 			return s->ours || state_find(s, "found", "columnstore") ? CHANGE : LEAVE;
@@ -354,7 +357,7 @@ rollup_sql(char sql[SQL_MAX], const struct work *w, const struct state *s, const
 	const char *x = w->extension;
 	const char *found = state_find(s, "found", p->name);
 	char start[PG_INTERVAL_MAX + 12] = "NULL", every[PG_INTERVAL_MAX], text[PG_INTERVAL_MAX];
-	uint64_t us = reach(s, p);
+	uint64_t us = reach(s);
 	int n = 0;
 
 	if (us) {

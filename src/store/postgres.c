@@ -407,6 +407,8 @@ postgres_maintain(struct store *store, const char *collector, uint64_t floor,
 	else
 		st = pg_partition_maintain(&p->c, p->conf, err);
 	p->c.stall_ms = PG_STALL_MS;
+	if (st == STORE_OK)
+		st = pg_citus_distributed(&p->c, &p->c.distributed, err);
 	return st == STORE_OK ? pg_shaper_refresh(&p->shaper, &p->c, err) : st;
 }
 

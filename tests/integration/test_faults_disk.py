@@ -20,7 +20,7 @@ def test_full_disk_slows_senders_and_loses_nothing(start_collector, own_cluster,
         buffer__memory_limit="2M",
         batch__max_bytes="256K",
     )
-    data = series("filling.a.disk", 300_000)  # 9 MB
+    data = series("filling.a.disk", 800_000)  # 25 MB: more than sockets hold
     sock = connect(collector.address)
     sock.settimeout(1)
     sent = 0
@@ -36,10 +36,10 @@ def test_full_disk_slows_senders_and_loses_nothing(start_collector, own_cluster,
     sock.sendall(data[sent:])
     sock.close()
     collector.wait_event("buffer_drained", timeout=60)
-    database.wait_count(300_000, timeout=120)
+    database.wait_count(800_000, timeout=120)
     settle(collector)
     assert collector.stop() == 0
-    assert database.value("SELECT count(DISTINCT value) FROM metrics") == 300_000
+    assert database.value("SELECT count(DISTINCT value) FROM metrics") == 800_000
     assert collector.stopped["dropped"] == 0
 
 
