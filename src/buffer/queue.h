@@ -53,7 +53,10 @@ const char *queue_collector(const struct queue *q);
 
 /* ---- the loop thread: metrics in ---- */
 
-/* May clients be read?  False under the policy "block", while everything is full. */
+/*
+ * May clients be read?  False under the policy "block" while everything is full, and at a stop once
+ * the spool's reserve is used.
+ */
 bool queue_accepts(struct queue *q);
 
 /* How much one queue_append() may bring at the most. */

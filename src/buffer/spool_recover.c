@@ -314,7 +314,7 @@ recover_file(struct spool *s, uint64_t number, const char *name, struct spool_he
 	return found;
 }
 
-/* Copies that were being written when the daemon died; what they replace is still there. */
+/* What was being made when the daemon died: nothing in it counts, and what it replaces is there. */
 static void
 remove_copies(struct spool *s)
 {

@@ -121,10 +121,7 @@ refusal_hint(const struct frame *f, char text[128])
 		unit = frame_time_unit(f->time_us, clock_real_us());
 	if (!unit)
 		return NULL;
-	(void)snprintf(text, 128,
-		       "the sender seems to send %s; timestamps are microseconds since "
-		       "1970",
-		       unit);
+	(void)snprintf(text, 128, FRAME_UNIT_HINT, unit);
 	return text;
 }
 

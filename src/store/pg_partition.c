@@ -328,13 +328,15 @@ drop_expired(const struct work *w, const struct table *t)
 
 /* A table that is neither ours nor a hypertable. */
 static void
-log_plain(void)
+log_plain(const struct work *w)
 {
-	log_event_once(LOG_WARNING, "table_differs/partitions", "table_differs",
-		       LOG_STR("what", "partitions"), LOG_STR("wanted", "made by the daemon"),
-		       LOG_STR("found", "none"),
-		       LOG_STR("hint", "table.chunk_interval and table.retention have no "
-				       "effect on a table that was there before"));
+	log_event_once(
+	    LOG_WARNING, "table_differs/partitions", "table_differs", LOG_STR("what", "partitions"),
+	    LOG_STR("wanted", "made by the daemon"), LOG_STR("found", "none"),
+	    LOG_STR("hint", w->c->distributed ? "table.retention has no effect on a table that was "
+						"distributed without it"
+					      : "table.chunk_interval and table.retention have no "
+						"effect on a table that was there before"));
 }
 
 static enum store_status
@@ -346,7 +348,7 @@ is_ours(const struct work *w, bool *ret)
 	*ret = st == STORE_OK && PQntuples(r) > 0 && *PQgetvalue(r, 0, 0) == 'p' &&
 	       *PQgetvalue(r, 0, 1) == 't';
 	if (st == STORE_OK && PQntuples(r) > 0 && !*ret && w->conf->table.retention_us)
-		log_plain();
+		log_plain(w);
 	PQclear(r);
 	return st;
 }

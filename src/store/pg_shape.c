@@ -235,7 +235,7 @@ pg_shape(struct pg_shaper *s, struct pg_conn *c, const struct batch_view *b, str
 	if (sort_frames(&s->sort, b->data, b->bytes, b->rows, &ret->order) < 0)
 		return STORE_OK; /* then as they stand */
 	ret->direct = wants_direct(s, b, &ret->order);
-	if (ret->direct) /* the order of the columnstore, which then has nothing to sort */
+	if (ret->direct) /* the order of the columnstore, which then has little to sort */
 		sort_newest_first(&ret->order);
 	return STORE_OK;
 }
@@ -264,9 +264,7 @@ pg_shape_log(const struct pg_shape *shape)
 	if (!shape->refused.rows.rows)
 		return;
 	if (shape->unit)
-		(void)snprintf(hint, sizeof(hint),
-			       "a sender seems to send %s; timestamps are microseconds since 1970",
-			       shape->unit);
+		(void)snprintf(hint, sizeof(hint), FRAME_UNIT_HINT, shape->unit);
 	else
 		(void)snprintf(hint, sizeof(hint),
 			       "correct the sender's clock, or raise table.max_new_chunks for "

@@ -94,3 +94,4 @@ void frame_encode_answer(uint8_t out[FRAME_ANSWER_SIZE], uint64_t token, uint64_
  * "nanoseconds"; NULL where none fits, and where it is of these years as it stands.
  */
 const char *frame_time_unit(uint64_t time_us, uint64_t now_us);
+#define FRAME_UNIT_HINT "a sender seems to send %s; timestamps are microseconds since 1970"
