@@ -264,6 +264,7 @@ def capacity_of_citus():
     try:
         database = cluster.create_database()
         database.timescale = False
+        prepare(database, database__citus="require")
         servers = [node.process.pid for node in cluster.nodes]
         for connections in (1, 2):
             storing(
@@ -288,10 +289,10 @@ def timestamp(event):
 DRAIN_ROWS = int(os.environ.get("DRAIN_ROWS", 31_000_000))  # 1 GiB of frames
 
 
-def prepare(database):
+def prepare(database, **conf):
     """The daemon makes the tables."""
     with tempfile.TemporaryDirectory() as directory:
-        first = collector_for(database, directory, table__direct_compress="auto").start()
+        first = collector_for(database, directory, **conf).start()
         first.wait_event("database_connected", timeout=60)
         first.stop()
 
@@ -320,7 +321,7 @@ def measure(names, timescaledb):
     try:
         database = cluster.create_database("bench")
         database.timescale = timescaledb
-        prepare(database)
+        prepare(database, **DIRECT)
         for name in names:
             globals()[name](database)
     finally:
