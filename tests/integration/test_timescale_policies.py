@@ -51,11 +51,12 @@ def ago(seconds):
 
 
 def reload(collector, **changes):
-    """Until the writers have connected anew."""
+    """Until all writers have connected anew, and done what they do then."""
     collector.write_conf(**changes)
     mark = collector.mark()
     collector.reload()
-    collector.wait_event("database_connected", since=mark, timeout=60)
+    writers = collector.conf.get("database.connections", 1)
+    collector.wait_event("database_connected", since=mark, count=writers, timeout=60)
     assert not collector.find("policy_failed", since=mark)
     return collector.find("policy_applied", since=mark)
 
@@ -303,7 +304,7 @@ def test_several_collectors_at_once(new_collector, database):
         collector.start(wait=None)
     for i, collector in enumerate(collectors):
         collector.wait_event("database_connected", timeout=60)
-        collector.send(frame(f"m{i}", i))
+        collector.send(frame(f"m{i}", i, ago(0)))  # younger than what retention drops
     database.wait_count(4, timeout=60)
     applied = [e["policy"] for c in collectors for e in c.find("policy_applied")]
     assert sorted(applied) == [
