@@ -88,6 +88,20 @@ def test_a_distribution_of_others_is_left_alone(start_collector, citus_database)
     citus_database.wait_count(100)
 
 
+def test_auto_copes_with_a_table_that_cannot_be_distributed(start_collector, citus_database):
+    """A key without metric_name: the rows stay on the coordinator, and that is said."""
+    citus_database.execute(
+        "CREATE TABLE metrics (id bigserial PRIMARY KEY, time timestamptz NOT NULL,"
+        " metric_name text NOT NULL, value float8 NOT NULL)"
+    )
+    collector = start_collector(citus_database, database__citus="auto")
+    absent = collector.wait_event("citus_absent", timeout=60)
+    assert absent["sqlstate"]
+    collector.send(series("m", 100))
+    citus_database.wait_count(100)
+    assert citus_database.rows(DISTRIBUTED) == []
+
+
 def test_retention_partitions_it(start_collector, citus_database):
     """Made ahead, late crowds out of the default one, expired ones dropped; all of it distributed."""
     now_us = time.time_ns() // 1000

@@ -119,6 +119,14 @@ def test_work_mem_of_an_operator_stays(start, database):
     assert database.value("SHOW work_mem") == "7MB"
 
 
+def test_work_mem_that_an_operator_has_changed_is_not_reset(start, database):
+    collector = start()
+    assert database.value("SHOW work_mem") == "64MB"
+    database.execute(f'ALTER DATABASE "{database.name}" SET work_mem = \'256MB\'')
+    reload(collector, table__compress_after="")
+    assert database.value("SHOW work_mem") == "256MB"
+
+
 def test_a_second_start_changes_nothing(start, database):
     settings = {"table__retention": "90 days", "table__rollups": ["1 minute"]}
     assert start(**settings).stop() == 0
