@@ -267,7 +267,8 @@ def test_a_million_frames_from_several_senders(start_collector, database):
         thread.start()
     for thread in threads:
         thread.join()
-    assert collector.stop(timeout=120) == 0
+    collector.wait_statistics(120, buffered=0, received=senders * each)
+    assert collector.stop() == 0
     assert collector.stopped["received"] == collector.stopped["stored"] == senders * each
     assert database.rows(
         "SELECT metric_name, count(*), sum(value), min(value), max(value) FROM metrics"
