@@ -68,10 +68,11 @@ struct batch {
 	struct queue_wait *waits;    /* level-2 syncs that this batch holds up */
 
 	/* under the queue's mutex */
-	uint64_t wanted; /* the how manieth batch that level 2 came to wait for; 0 = it does not */
-	bool on_disk;    /* all of it is in the spool, and sealed */
-	bool removed;    /* its writer has removed the spool file */
-	bool settled;    /* queue_done() has been called: committed, or lost */
+	struct batch *wanted_prev, *wanted_next; /* the queue's list of those that are wanted */
+	bool wanted;                             /* level 2 has come to wait for it */
+	bool on_disk;                            /* all of it is in the spool, and sealed */
+	bool removed;                            /* its writer has removed the spool file */
+	bool settled; /* queue_done() has been called: committed, or lost */
 
 	/* the writer's, while it is in flight */
 	uint8_t *loaded;              /* content read back from the spool */

@@ -40,7 +40,7 @@ list_remove(struct queue *q, struct batch *b)
 	*(b->prev ? &b->prev->next : &q->head) = b->next;
 	*(b->next ? &b->next->prev : &q->tail) = b->prev;
 	b->prev = b->next = NULL;
-	q->n_wanted -= b->wanted != 0;
+	queue_unwant(q, b);
 	q->stats->batches_waiting--;
 }
 

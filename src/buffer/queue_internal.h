@@ -77,10 +77,9 @@ struct queue {
 	uint64_t retries;          /* batches that came back */
 	unsigned kicks;            /* generation: a change ends every sleep */
 	enum queue_end next_end;   /* what queue_take() serves next */
-	uint64_t wants;            /* counts what becomes wanted */
-	size_t n_wanted;           /* batches of the list that are */
-	bool flush_wanted;         /* wake the loop when a writer becomes idle, or takes flushed */
-	struct batch *flushed;     /* was sealed for a level-2 waiter, and no writer has it yet */
+	struct batch *wanted_head, *wanted_tail; /* those that level 2 waits for, longest first */
+	bool flush_wanted;     /* wake the loop when a writer becomes idle, or takes flushed */
+	struct batch *flushed; /* was sealed for a level-2 waiter, and no writer has it yet */
 };
 
 /*
@@ -92,8 +91,9 @@ struct batch *queue_ready(const struct queue *q, uint64_t now_ms, uint64_t *next
 /* Would a writer get one now?  Likewise. */
 bool queue_backlog(const struct queue *q);
 
-/* Somebody waits for this batch; the mutex is held. */
+/* Somebody waits for this batch, which stays wanted until it leaves the list; the mutex is held. */
 void queue_want(struct queue *q, struct batch *b);
+void queue_unwant(struct queue *q, struct batch *b);
 
 /*
  * Removes the file of a batch that has ended.  One that stays is sent again by the next start,

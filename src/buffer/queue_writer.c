@@ -25,15 +25,11 @@ ready_from(struct batch *b, bool newest, uint64_t now_ms, uint64_t *next_ms)
 static struct batch *
 ready_wanted(const struct queue *q, uint64_t now_ms)
 {
-	struct batch *first = NULL;
+	struct batch *b = q->wanted_head;
 
-	if (!q->n_wanted)
-		return NULL;
-	for (struct batch *b = q->head; b; b = b->next)
-		if (b->wanted && b->state == BATCH_SEALED && b->not_before_ms <= now_ms &&
-		    (!first || b->wanted < first->wanted))
-			first = b;
-	return first;
+	while (b && (b->state != BATCH_SEALED || b->not_before_ms > now_ms))
+		b = b->wanted_next;
+	return b;
 }
 
 struct batch *
@@ -60,7 +56,7 @@ end_after(const struct queue *q)
 	case QUEUE_OLDEST:
 		return QUEUE_NEWEST;
 	case QUEUE_NEWEST:
-		return q->n_wanted ? QUEUE_WANTED : QUEUE_OLDEST;
+		return q->wanted_head ? QUEUE_WANTED : QUEUE_OLDEST;
 	case QUEUE_WANTED:
 		break;
 	}
@@ -72,8 +68,20 @@ queue_want(struct queue *q, struct batch *b)
 {
 	if (b->wanted)
 		return;
-	b->wanted = ++q->wants;
-	q->n_wanted++;
+	b->wanted = true;
+	b->wanted_prev = q->wanted_tail;
+	*(b->wanted_prev ? &b->wanted_prev->wanted_next : &q->wanted_head) = b;
+	q->wanted_tail = b;
+}
+
+void
+queue_unwant(struct queue *q, struct batch *b)
+{
+	if (!b->wanted)
+		return;
+	b->wanted = false;
+	*(b->wanted_prev ? &b->wanted_prev->wanted_next : &q->wanted_head) = b->wanted_next;
+	*(b->wanted_next ? &b->wanted_next->wanted_prev : &q->wanted_tail) = b->wanted_prev;
 }
 
 static struct timespec

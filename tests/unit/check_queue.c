@@ -358,6 +358,40 @@ START_TEST(level2_does_not_wait_behind_newer_batches)
 }
 END_TEST
 
+/* Not by number, and past those that a writer has or that have to wait. */
+START_TEST(who_has_waited_longest_comes_first)
+{
+	struct queue_wait first = new_wait(), second = new_wait();
+	struct batch *third, *fifth;
+
+	for (uint64_t i = 0; i < 8; i++) {
+		(void)put(1, i);
+		queue_seal(queue);
+	}
+	ck_assert_int_eq(queue_wait(queue, &first, 2, 5), QUEUE_WAIT_PENDING);
+	ck_assert_int_eq(queue_wait(queue, &second, 2, 3), QUEUE_WAIT_PENDING);
+	ck_assert_uint_eq(take()->number, 1);
+	ck_assert_uint_eq(take()->number, 8);
+	fifth = take();
+	ck_assert_uint_eq(fifth->number, 5);
+	ck_assert_uint_eq(take()->number, 2);
+	ck_assert_uint_eq(take()->number, 7);
+	third = take();
+	ck_assert_uint_eq(third->number, 3);
+	ck_assert_uint_eq(take()->number, 4);
+	ck_assert_uint_eq(take()->number, 6);
+	queue_return(queue, fifth, 3600000);
+	queue_return(queue, third, 0);
+	ck_assert_uint_eq(take()->number, 3);
+	finish(third); /* whoever waited for it waits for the next of the range now */
+	ck_assert_ptr_null(take());
+	queue_return(queue, fifth, 0);
+	ck_assert_uint_eq(take()->number, 5);
+	queue_unwait(queue, &first);
+	queue_unwait(queue, &second);
+}
+END_TEST
+
 START_TEST(kick_ends_take_and_sleep)
 {
 	pthread_t thread;
@@ -584,6 +618,7 @@ suite(void)
 	tcase_add_test(tc, level2_flushes_for_an_idle_writer);
 	tcase_add_test(tc, level2_does_not_wait_behind_a_backlog);
 	tcase_add_test(tc, level2_does_not_wait_behind_newer_batches);
+	tcase_add_test(tc, who_has_waited_longest_comes_first);
 	tcase_add_test(tc, kick_ends_take_and_sleep);
 	suite_add_tcase(s, tc);
 	tc = tcase_create("spool");
