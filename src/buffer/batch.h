@@ -70,9 +70,10 @@ struct batch {
 	/* under the queue's mutex */
 	struct batch *wanted_prev, *wanted_next; /* the queue's list of those that are wanted */
 	bool wanted;                             /* level 2 has come to wait for it */
-	bool on_disk;                            /* all of it is in the spool, and sealed */
-	bool removed;                            /* its writer has removed the spool file */
-	bool settled; /* queue_done() has been called: committed, or lost */
+	uint64_t earliest_us; /* neither it nor any behind it in the list was opened before then */
+	bool on_disk;         /* all of it is in the spool, and sealed */
+	bool removed;         /* its writer has removed the spool file */
+	bool settled;         /* queue_done() has been called: committed, or lost */
 
 	/* the writer's, while it is in flight */
 	uint8_t *loaded;              /* content read back from the spool */

@@ -20,6 +20,19 @@
 
 /* ---- the list ---- */
 
+/* Those before it were opened earlier, unless the clock has been set back since then. */
+static void
+list_date(struct batch *b)
+{
+	uint64_t us = b->opened_us;
+
+	if (b->next && b->next->earliest_us < us)
+		us = b->next->earliest_us;
+	b->earliest_us = us;
+	for (b = b->prev; b && b->earliest_us > us; b = b->prev)
+		b->earliest_us = us;
+}
+
 static void
 list_insert(struct queue *q, struct batch *b)
 {
@@ -31,6 +44,7 @@ list_insert(struct queue *q, struct batch *b)
 	b->next = after ? after->next : q->head;
 	*(b->prev ? &b->prev->next : &q->head) = b;
 	*(b->next ? &b->next->prev : &q->tail) = b;
+	list_date(b);
 	q->stats->batches_waiting++;
 }
 

@@ -165,7 +165,10 @@ queue_kick(struct queue *q)
 	(void)pthread_mutex_unlock(&q->mutex);
 }
 
-/* Everything that came before is stored, but for what is in one batch. */
+/*
+ * Everything that came before is stored, but for what is in one batch.  Where the clock was set
+ * back, this may lag behind until what was opened before that is stored.
+ */
 static uint64_t
 complete_but_for(struct queue *q, const struct batch *one)
 {
@@ -176,10 +179,10 @@ complete_but_for(struct queue *q, const struct batch *one)
 	us = clock_real_us();
 	if (q->open_us < us)
 		us = q->open_us;
-	/* all of them: the clock may have been set back between two */
-	for (b = q->head; b; b = b->next)
-		if (b != one && !b->settled && b->opened_us < us)
-			us = b->opened_us;
+	for (b = q->head; b && (b == one || b->settled);)
+		b = b->next;
+	if (b && b->earliest_us < us)
+		us = b->earliest_us;
 	for (b = q->requeued; b; b = b->done_next)
 		if (b->opened_us < us)
 			us = b->opened_us;

@@ -575,6 +575,50 @@ START_TEST(kept_batches_can_be_stored_again)
 }
 END_TEST
 
+/* A batch that a run before this one has left. */
+static void
+leave_batch(uint64_t number, uint64_t opened_us)
+{
+	uint8_t frame[FRAME_SIZE + FRAME_MAX];
+	struct spool_file *f;
+
+	(void)frame_encode(frame, opened_us, "name", 4, 1);
+	ck_assert_int_eq(spool_create(spool, number, opened_us, &f), 0);
+	ck_assert_int_eq(spool_append(f, frame, FRAME_SIZE, 1, opened_us, opened_us), 0);
+	ck_assert_int_eq(spool_seal(f), 0);
+}
+
+/* Takes a batch and stores it; returns until when everything is complete with it. */
+static uint64_t
+complete_with(uint64_t number)
+{
+	struct batch *b = take();
+	struct batch_view v;
+
+	ck_assert_uint_eq(b->number, number);
+	ck_assert_int_eq(queue_load(queue, b, &v), 0);
+	finish(b);
+	return v.complete_until_us;
+}
+
+START_TEST(complete_until_the_first_that_waits)
+{
+	static const uint64_t opened_us[] = {1000, 3000, 2000 /* the clock was set back */, 4000};
+
+	for (unsigned i = 0; i < 4; i++)
+		leave_batch(i + 1, opened_us[i]);
+	close_queue();
+	open_queue();
+	ck_assert_uint_eq(queue_complete_until(queue), 1000);
+	ck_assert_uint_eq(complete_with(1), 2000);
+	ck_assert_uint_eq(complete_with(4), 2000);
+	ck_assert_uint_eq(complete_with(2), 2000);
+	ck_assert_uint_eq(queue_complete_until(queue), 2000);
+	ck_assert_uint_gt(complete_with(3), 4000);
+	ck_assert_uint_gt(queue_complete_until(queue), 4000);
+}
+END_TEST
+
 START_TEST(safe_means_everything_is_on_disk)
 {
 	close_queue();
@@ -630,6 +674,7 @@ suite(void)
 	tcase_add_loop_test(tc, level1_waits_for_the_disk_only, 0, 3);
 	tcase_add_test(tc, level1_is_released_by_the_database_too);
 	tcase_add_test(tc, kept_batches_can_be_stored_again);
+	tcase_add_test(tc, complete_until_the_first_that_waits);
 	tcase_add_test(tc, safe_means_everything_is_on_disk);
 	suite_add_tcase(s, tc);
 	return s;
