@@ -10,7 +10,7 @@
 #include "service/clock.h"
 #include "service/log.h"
 #include "service/text.h"
-#include "store/pg_policy.h"
+#include "store/pg_interval.h"
 #include "store/pg_setup.h"
 
 #define SECOND UINT64_C(1000000)

@@ -24,7 +24,3 @@
  */
 enum store_status pg_policy_apply(struct pg_conn *c, const struct conf *conf, const char *schema,
 				  struct store_error *err);
-
-/* 3600000000 -> "1 hour", as PostgreSQL reads it. */
-#define PG_INTERVAL_MAX 40
-void pg_interval(char out[PG_INTERVAL_MAX], uint64_t us);

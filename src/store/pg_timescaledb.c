@@ -6,6 +6,7 @@
 
 #include "service/log.h"
 #include "store/pg_error.h"
+#include "store/pg_interval.h"
 #include "store/pg_policy.h"
 #include "store/pg_setup.h"
 
