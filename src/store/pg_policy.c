@@ -193,7 +193,7 @@ set_job(const struct work *w, const struct policy *p, const char *job, const cha
 
 /* What it has deleted so far has to be known before the change: this may be the last time. */
 static enum store_status
-set_retention(const struct work *w, struct pg_policy_state *s, const struct policy *p)
+set_retention(const struct work *w, const struct pg_policy_state *s, const struct policy *p)
 {
 	const char *found = pg_policy_found(s, p->name);
 	enum store_status st = STORE_OK;
@@ -201,13 +201,14 @@ set_retention(const struct work *w, struct pg_policy_state *s, const struct poli
 	if (found) {
 		uint64_t us = strtoull(found, NULL, 10);
 
-		st = pg_policy_complete_since(w->c, s, s->now_us > us ? s->now_us - us : 0, w->err);
+		st = pg_policy_complete_since(w->c, s, NULL, s->now_us > us ? s->now_us - us : 0,
+					      w->err);
 	}
 	return st == STORE_OK ? set_job(w, p, "retention", "drop_after") : st;
 }
 
 static enum store_status
-set_policy(const struct work *w, struct pg_policy_state *s, const struct policy *p)
+set_policy(const struct work *w, const struct pg_policy_state *s, const struct policy *p)
 {
 	switch (p->kind) {
 	case CHUNK_INTERVAL:

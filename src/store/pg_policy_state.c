@@ -1,11 +1,13 @@
 #include "store/pg_policy_state.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "service/text.h"
 
 #define COMPLETE_SINCE "complete since"
+#define SINCE_MAX 96 /* the name of such a policy, with its view and NUL */
 
 /* Rows of (where, policy, value): durations in microseconds, '' for what is not there. */
 static const char state_sql[] =
@@ -45,17 +47,16 @@ static const char state_sql[] =
     "   AND (r.hypertable_schema, r.hypertable_name) IN ((a.view_schema, a.view_name),"
     "    (a.materialization_hypertable_schema, a.materialization_hypertable_name)))"
     " SELECT 'schema', '', pg_catalog.quote_ident(m.s) FROM m"
+    " UNION ALL SELECT 'now', '', (extract(epoch FROM pg_catalog.now()) * 1000000)::bigint::text"
     " UNION ALL SELECT 'recorded', policy, value FROM metric_collectord.policies"
+    " UNION ALL SELECT 'since', policy, (extract(epoch FROM value::timestamptz)"
+    "  * 1000000)::bigint::text FROM metric_collectord.policies"
+    "  WHERE policy LIKE '" COMPLETE_SINCE "%'"
     " UNION ALL SELECT 'found', policy, (extract(epoch FROM us) * 1000000)::bigint::text FROM d"
     " UNION ALL SELECT 'found', 'columnstore', columns FROM o"
     " UNION ALL SELECT 'found', 'work_mem', value FROM w"
     " UNION ALL SELECT 'found', '" PG_ROLLUP "' || view_name, CASE WHEN job_id IS NULL THEN ''"
     "  ELSE coalesce((extract(epoch FROM us) * 1000000)::bigint::text, '0') END FROM r";
-
-static const char clock_sql[] =
-    "SELECT (extract(epoch FROM pg_catalog.now()) * 1000000)::bigint,"
-    " (SELECT (extract(epoch FROM value::timestamptz) * 1000000)::bigint"
-    "  FROM metric_collectord.policies WHERE policy = '" COMPLETE_SINCE "')";
 
 static const char *
 find(const struct pg_policy_state *s, const char *where, const char *policy)
@@ -69,12 +70,19 @@ find(const struct pg_policy_state *s, const char *where, const char *policy)
 	return NULL;
 }
 
+/* 0 where there is none. */
+static uint64_t
+find_us(const struct pg_policy_state *s, const char *where, const char *policy)
+{
+	const char *us = find(s, where, policy);
+
+	return us ? strtoull(us, NULL, 10) : 0;
+}
+
 static uint64_t
 retention(const struct pg_policy_state *s, const struct conf *conf)
 {
-	const char *found = pg_policy_found(s, "retention");
-	uint64_t us = found ? strtoull(found, NULL, 10) : 0;
-	uint64_t wanted = conf->table.retention_us;
+	uint64_t us = find_us(s, "found", "retention"), wanted = conf->table.retention_us;
 
 	return !us || (wanted && wanted < us) ? wanted : us;
 }
@@ -83,21 +91,16 @@ enum store_status
 pg_policy_state_read(struct pg_conn *c, const struct conf *conf, const char *extension,
 		     struct pg_policy_state *ret, struct store_error *err)
 {
-	PGresult *now = NULL;
 	enum store_status st = pg_query(c, state_sql, &ret->rows, err);
 
-	if (st == STORE_OK)
-		st = pg_query(c, clock_sql, &now, err);
-	if (st == STORE_OK) {
-		ret->schema = find(ret, "schema", "");
-		ret->extension = extension;
-		ret->ours = pg_policy_recorded(ret, "hypertable");
-		ret->now_us = strtoull(PQgetvalue(now, 0, 0), NULL, 10);
-		ret->since_us = strtoull(PQgetvalue(now, 0, 1), NULL, 10);
-		ret->kept_us = retention(ret, conf);
-	}
-	PQclear(now);
-	return st;
+	if (st != STORE_OK)
+		return st;
+	ret->schema = find(ret, "schema", "");
+	ret->extension = extension;
+	ret->ours = pg_policy_recorded(ret, "hypertable");
+	ret->now_us = find_us(ret, "now", "");
+	ret->kept_us = retention(ret, conf);
+	return STORE_OK;
 }
 
 void
@@ -147,15 +150,33 @@ pg_policy_record(struct pg_conn *c, const char *policy, const char *value, struc
 			       &p, NULL, err);
 }
 
-enum store_status
-pg_policy_complete_since(struct pg_conn *c, struct pg_policy_state *s, uint64_t since_us,
-			 struct store_error *err)
+/* The policy of that name; view may be NULL. */
+static void
+since_name(char out[SINCE_MAX], const char *view)
 {
-	char text[TEXT_VALUE_MAX];
+	(void)snprintf(out, SINCE_MAX, COMPLETE_SINCE "%s%s", view ? " " : "", view ? view : "");
+}
 
-	if (since_us <= s->since_us)
+uint64_t
+pg_policy_since(const struct pg_policy_state *s, const char *view)
+{
+	uint64_t all_us = find_us(s, "since", COMPLETE_SINCE), own_us;
+	char name[SINCE_MAX];
+
+	since_name(name, view);
+	own_us = find_us(s, "since", name);
+	return own_us > all_us ? own_us : all_us;
+}
+
+enum store_status
+pg_policy_complete_since(struct pg_conn *c, const struct pg_policy_state *s, const char *view,
+			 uint64_t since_us, struct store_error *err)
+{
+	char name[SINCE_MAX], text[TEXT_VALUE_MAX];
+
+	if (since_us <= pg_policy_since(s, view))
 		return STORE_OK;
-	s->since_us = since_us;
+	since_name(name, view);
 	(void)text_time(text, since_us);
-	return pg_policy_record(c, COMPLETE_SINCE, text, err);
+	return pg_policy_record(c, name, text, err);
 }

@@ -19,8 +19,7 @@ struct pg_policy_state {
 	const char *extension; /* the schema of TimescaleDB's functions, quoted; borrowed */
 	bool ours;             /* the daemon has made the hypertable */
 	uint64_t now_us;       /* by the server's clock */
-	uint64_t since_us; /* what metrics held before then may have been deleted; 0 = nothing */
-	uint64_t kept_us;  /* the age at which metrics are deleted; 0 = never */
+	uint64_t kept_us;      /* the age at which metrics are deleted; 0 = never */
 };
 
 /*
@@ -53,8 +52,12 @@ enum store_status pg_policy_record(struct pg_conn *c, const char *policy, const 
 				   struct store_error *err);
 
 /*
- * Records that what metrics held before since_us may have been deleted, unless more is said
- * already; s->since_us follows.
+ * What metrics held before then may have been deleted, so that no refresh of that view may reach
+ * further back; 0 = nothing is known.  NULL: of any view.
  */
-enum store_status pg_policy_complete_since(struct pg_conn *c, struct pg_policy_state *s,
-					   uint64_t since_us, struct store_error *err);
+uint64_t pg_policy_since(const struct pg_policy_state *s, const char *view);
+
+/* Records that, unless more is said already; s does not follow. */
+enum store_status pg_policy_complete_since(struct pg_conn *c, const struct pg_policy_state *s,
+					   const char *view, uint64_t since_us,
+					   struct store_error *err);

@@ -31,20 +31,21 @@ view_of(const char *policy)
 
 /* 0 = without limit. */
 static uint64_t
-reach(const struct pg_policy_state *s)
+reach(const struct pg_policy_state *s, uint64_t since_us)
 {
 	uint64_t us = s->kept_us;
-	uint64_t age = s->now_us > s->since_us ? s->now_us - s->since_us : 0;
+	uint64_t age = s->now_us > since_us ? s->now_us - since_us : 0;
 
 	age = age < SECOND ? SECOND : age - age % SECOND;
-	return s->since_us && (!us || age < us) ? age : us;
+	return since_us && (!us || age < us) ? age : us;
 }
 
 bool
 pg_rollup_reaches(const struct pg_policy_state *s, const char *policy)
 {
 	const char *found = pg_policy_found(s, policy);
-	uint64_t now = found ? strtoull(found, NULL, 10) : 0, wanted = reach(s);
+	uint64_t now = found ? strtoull(found, NULL, 10) : 0;
+	uint64_t wanted = reach(s, pg_policy_since(s, view_of(policy)));
 
 	if (wanted && (!now || now > wanted))
 		return false;
@@ -55,15 +56,16 @@ pg_rollup_reaches(const struct pg_policy_state *s, const char *policy)
 
 /*
  * A rollup that is refreshed again: what has been deleted from metrics meanwhile is not known.  Not
- * before the oldest chunk, or if there is none, behind what the view holds.
+ * before the oldest chunk, or if there is none, behind what the view holds.  Raises *since_us.
  */
 static enum store_status
-look_back(struct pg_conn *c, struct pg_policy_state *s, const char *policy, const char *width,
-	  struct store_error *err)
+look_back(struct pg_conn *c, const struct pg_policy_state *s, const char *view, const char *width,
+	  uint64_t *since_us, struct store_error *err)
 {
 	PGresult *r = NULL;
 	enum store_status st;
 	char sql[SQL_MAX];
+	uint64_t us = 0;
 
 	(void)snprintf(
 	    sql, sizeof(sql),
@@ -73,12 +75,14 @@ look_back(struct pg_conn *c, struct pg_policy_state *s, const char *policy, cons
 	    " AND k.hypertable_name = c.relname JOIN pg_catalog.pg_namespace n"
 	    " ON n.oid = c.relnamespace AND k.hypertable_schema = n.nspname),"
 	    " (SELECT max(time) + interval '%s' FROM %s.%s)))) * 1000000)::bigint",
-	    width, s->schema, view_of(policy));
+	    width, s->schema, view);
 	st = pg_query(c, sql, &r, err);
 	if (st == STORE_OK)
-		st = pg_policy_complete_since(c, s, strtoull(PQgetvalue(r, 0, 0), NULL, 10), err);
+		us = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
 	PQclear(r);
-	return st;
+	if (us > *since_us)
+		*since_us = us;
+	return st == STORE_OK ? pg_policy_complete_since(c, s, view, us, err) : st;
 }
 
 /* ---- the view and its refresh ---- */
@@ -116,15 +120,14 @@ remove_refresh(struct pg_conn *c, const struct pg_policy_state *s, const char *v
 
 static enum store_status
 add_refresh(struct pg_conn *c, const struct pg_policy_state *s, const char *view,
-	    uint64_t bucket_us, struct store_error *err)
+	    uint64_t bucket_us, uint64_t reach_us, struct store_error *err)
 {
 	uint64_t every_us = bucket_us < MINUTE ? MINUTE : bucket_us > HOUR ? HOUR : bucket_us;
 	char width[PG_INTERVAL_MAX], every[PG_INTERVAL_MAX], text[PG_INTERVAL_MAX];
 	char start[PG_INTERVAL_MAX + 12] = "NULL", sql[SQL_MAX];
-	uint64_t us = reach(s);
 
-	if (us) {
-		pg_interval(text, us);
+	if (reach_us) {
+		pg_interval(text, reach_us);
 		(void)snprintf(start, sizeof(start), "interval '%s'", text);
 	}
 	pg_interval(width, bucket_us);
@@ -137,11 +140,12 @@ add_refresh(struct pg_conn *c, const struct pg_policy_state *s, const char *view
 }
 
 enum store_status
-pg_rollup_refresh(struct pg_conn *c, struct pg_policy_state *s, const char *policy,
+pg_rollup_refresh(struct pg_conn *c, const struct pg_policy_state *s, const char *policy,
 		  uint64_t bucket_us, struct store_error *err)
 {
 	const char *view = view_of(policy);
 	const char *found = pg_policy_found(s, policy);
+	uint64_t since_us = pg_policy_since(s, view);
 	enum store_status st = STORE_OK;
 	char width[PG_INTERVAL_MAX];
 
@@ -149,10 +153,12 @@ pg_rollup_refresh(struct pg_conn *c, struct pg_policy_state *s, const char *poli
 	if (!found)
 		st = create_view(c, s, view, width, err);
 	else if (!*found)
-		st = look_back(c, s, policy, width, err);
+		st = look_back(c, s, view, width, &since_us, err);
 	if (st == STORE_OK)
 		st = remove_refresh(c, s, view, err);
-	return st == STORE_OK ? add_refresh(c, s, view, bucket_us, err) : st;
+	if (st == STORE_OK)
+		st = add_refresh(c, s, view, bucket_us, reach(s, since_us), err);
+	return st;
 }
 
 enum store_status

@@ -6,7 +6,8 @@
  *
  * How far back it reaches: as far as metrics are kept, so that rows that come late are counted; and
  * no further.  Deleting metrics marks their buckets as changed, and a refresh would compute them
- * anew, from nothing.
+ * anew, from nothing.  What may have been deleted is bounded by retention for all of them, and for
+ * one that was off for a time by what is there when it is switched on again.
  *
  * A policy is named "rollup metrics_1h"; bucket_us is the width of its buckets, in microseconds.
  */
@@ -29,7 +30,7 @@ bool pg_rollup_reaches(const struct pg_policy_state *s, const char *policy);
  * Within a transaction, in which s was read.  TimescaleDB refuses a window of less than two
  * buckets, and so it should.
  */
-enum store_status pg_rollup_refresh(struct pg_conn *c, struct pg_policy_state *s,
+enum store_status pg_rollup_refresh(struct pg_conn *c, const struct pg_policy_state *s,
 				    const char *policy, uint64_t bucket_us,
 				    struct store_error *err);
 

@@ -282,6 +282,25 @@ def test_rollup_off_and_on_before_the_first_metric(start, database):
     assert database.value("SELECT sum(count) FROM metrics_1m") == 3
 
 
+def test_rollup_off_and_on_bounds_no_other(start, database):
+    """What may have been deleted while it was off narrows its own refresh alone."""
+    both = ["1 minute", "1 hour"]
+    collector = start(table__rollups=both)
+    collector.send(frame("m", 1, ago(5 * DAY)))
+    database.wait_count(1)
+    reload(collector, table__rollups=["1 minute"])
+    reload(collector, table__rollups=both)
+    reload(collector, table__compress_after="8 days")  # all are judged anew
+    windows = database.rows(
+        "SELECT hypertable_name, (config->>'start_offset')::interval >= interval '5 days'"
+        " FROM timescaledb_information.jobs"
+        " WHERE proc_name = 'policy_refresh_continuous_aggregate' ORDER BY 1"
+    )
+    assert windows == [("metrics_1h", True), ("metrics_1m", None)]
+    since = "SELECT policy FROM metric_collectord.policies WHERE policy LIKE 'complete since%'"
+    assert database.rows(since) == [("complete since metrics_1h",)]
+
+
 def test_retention_of_others_bounds_the_refresh(start, database):
     collector = start()
     database.execute("SELECT add_retention_policy('metrics', interval '10 days')")
