@@ -94,6 +94,17 @@ read_distribution(struct pg_conn *c, struct distribution *ret, struct store_erro
 	return st;
 }
 
+static enum store_status
+is_distributed(struct pg_conn *c, void *arg, bool *ret, struct store_error *err)
+{
+	struct distribution *d = arg;
+	enum store_status st = read_distribution(c, d, err);
+
+	if (st == STORE_OK)
+		*ret = d->column[0] != '\0';
+	return st;
+}
+
 enum store_status
 pg_citus_distributed(struct pg_conn *c, bool *ret, struct store_error *err)
 {
@@ -101,9 +112,9 @@ pg_citus_distributed(struct pg_conn *c, bool *ret, struct store_error *err)
 	char version[PG_VERSION_MAX];
 	enum store_status st = read_version(c, version, err);
 
+	*ret = false;
 	if (st == STORE_OK)
-		st = read_distribution(c, &d, err);
-	*ret = d.column[0] != '\0';
+		st = is_distributed(c, &d, ret, err);
 	return st == STORE_HOLD && !err->reconnect ? STORE_OK : st;
 }
 
@@ -142,31 +153,22 @@ enum store_status
 pg_citus_distribute(struct pg_conn *c, const struct conf *conf, char version[PG_VERSION_MAX],
 		    struct store_error *err)
 {
-	struct distribution before, now = {.column = ""};
-	bool applied = false;
-	enum store_status st = read_distribution(c, &before, err);
+	struct distribution d = {.column = ""};
+	const struct pg_flavour citus = {"citus", is_distributed, &d};
+	enum pg_made made = PG_MISSING;
+	enum store_status st = pg_setup_flavour(c, conf, &citus, &made, err);
 
-	if (st == STORE_OK && conf->database.migrate)
-		st = pg_setup_migrate(c, conf, "citus", &applied, err);
-	if (st == STORE_OK)
-		st = read_distribution(c, &now, err);
-	if (st == STORE_OK && !now.column[0] && conf->database.migrate) {
-		st = pg_setup_again(c, conf, "citus", err);
-		applied = true;
-		if (st == STORE_OK)
-			st = read_distribution(c, &now, err);
-	}
-	if (st == STORE_OK && !now.column[0])
+	if (st == STORE_OK && made == PG_MISSING)
 		st = absent(err, "metrics is not distributed", NULL);
 	if (st != STORE_OK)
 		return do_without(conf, version, st, err);
-	if (applied && !before.column[0])
+	if (made == PG_MADE)
 		log_event(LOG_INFO, "table_distributed", LOG_STR("table", "metrics"),
-			  LOG_STR("column", now.column), LOG_U64("shards", now.shards),
+			  LOG_STR("column", d.column), LOG_U64("shards", d.shards),
 			  LOG_STR("citus_version", version));
-	if (strcmp(now.column, COLUMN) != 0)
+	if (strcmp(d.column, COLUMN) != 0)
 		log_event_once(LOG_WARNING, "table_differs/distribution", "table_differs",
 			       LOG_STR("what", "distribution"), LOG_STR("wanted", COLUMN),
-			       LOG_STR("found", now.column));
+			       LOG_STR("found", d.column));
 	return STORE_OK;
 }

@@ -269,15 +269,42 @@ pg_setup_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour
 	return st == STORE_OK ? compare_applied(c, flavour, err) : st;
 }
 
-enum store_status
-pg_setup_again(struct pg_conn *c, const struct conf *conf, const char *flavour,
-	       struct store_error *err)
+/* So that they are applied again; unless another collector has done that meanwhile. */
+static enum store_status
+forget_applied(struct pg_conn *c, const struct pg_flavour *f, struct store_error *err)
 {
+	const struct pg_params p = {.n = 1, .values = &f->name};
 	enum store_status st = pg_setup_begin(c, err);
+	bool there = false;
 
 	if (st == STORE_OK)
-		st = run(c, conf, migration_next(flavour, 0), err);
+		st = f->look(c, f->arg, &there, err);
+	if (st == STORE_OK && !there)
+		st = pg_query_params(c,
+				     "DELETE FROM metric_collectord.migrations WHERE flavour = $1",
+				     &p, NULL, err);
 	return pg_setup_end(c, st, err);
+}
+
+enum store_status
+pg_setup_flavour(struct pg_conn *c, const struct conf *conf, const struct pg_flavour *f,
+		 enum pg_made *ret, struct store_error *err)
+{
+	bool before = false, there, applied = false;
+	enum store_status st = f->look(c, f->arg, &before, err);
+
+	there = before;
+	if (st == STORE_OK && conf->database.migrate) {
+		if (!before) /* before they are applied: the next may build upon the last */
+			st = forget_applied(c, f, err);
+		if (st == STORE_OK)
+			st = pg_setup_migrate(c, conf, f->name, &applied, err);
+		if (st == STORE_OK && (applied || !before))
+			st = f->look(c, f->arg, &there, err);
+	}
+	if (st == STORE_OK)
+		*ret = !there ? PG_MISSING : applied && !before ? PG_MADE : PG_THERE;
+	return st;
 }
 
 /* ---- the columns ---- */

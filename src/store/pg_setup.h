@@ -24,12 +24,28 @@ enum store_status pg_setup_database(int stop_fd, const struct conf *conf, const 
 enum store_status pg_setup_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour,
 				   bool *applied, struct store_error *err);
 
+/* A flavour whose migrations make something of metrics. */
+struct pg_flavour {
+	const char *name;
+	/* Is it that, whoever has made it?  *ret is written on success. */
+	enum store_status (*look)(struct pg_conn *c, void *arg, bool *ret, struct store_error *err);
+	void *arg; /* borrowed */
+};
+
+enum pg_made {
+	PG_MISSING, /* it is not: database.migrate is off, or a migration has left it */
+	PG_THERE,
+	PG_MADE, /* by this call */
+};
+
 /*
- * Runs the first migration of a flavour again, which can be: for a table that somebody has
- * put in the place of the one that it was applied to.
+ * Applies them, if database.migrate lets us.  Where metrics is not what they have made of it,
+ * somebody has put another table in its place, and all of them are applied again.  The last look()
+ * was at what *ret tells.
  */
-enum store_status pg_setup_again(struct pg_conn *c, const struct conf *conf, const char *flavour,
-				 struct store_error *err);
+enum store_status pg_setup_flavour(struct pg_conn *c, const struct conf *conf,
+				   const struct pg_flavour *f, enum pg_made *ret,
+				   struct store_error *err);
 
 /* Starts a transaction that no other collector's setup runs beside. */
 enum store_status pg_setup_begin(struct pg_conn *c, struct store_error *err);

@@ -50,11 +50,12 @@ read_offer(struct pg_conn *c, struct offer *ret, struct store_error *err)
 }
 
 static enum store_status
-is_hypertable(struct pg_conn *c, bool *ret, struct store_error *err)
+is_hypertable(struct pg_conn *c, void *arg, bool *ret, struct store_error *err)
 {
 	PGresult *r = NULL;
 	enum store_status st = pg_query(c, is_hypertable_sql, &r, err);
 
+	(void)arg;
 	if (st == STORE_OK)
 		*ret = PQntuples(r) > 0;
 	PQclear(r);
@@ -100,27 +101,19 @@ have_extension(struct pg_conn *c, const struct conf *conf, struct offer *offer,
 	return st == STORE_OK ? read_offer(c, offer, err) : st;
 }
 
-/* The migration makes one, where metrics is none. */
 static enum store_status
 have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *offer,
 		struct store_error *err)
 {
-	bool before = false, now = false, applied = false;
-	enum store_status st = is_hypertable(c, &before, err);
+	static const struct pg_flavour timescaledb = {"timescaledb", is_hypertable, NULL};
+	enum pg_made made = PG_MISSING;
+	enum store_status st = pg_setup_flavour(c, conf, &timescaledb, &made, err);
 
-	if (st == STORE_OK && conf->database.migrate)
-		st = pg_setup_migrate(c, conf, "timescaledb", &applied, err);
-	if (st == STORE_OK)
-		st = is_hypertable(c, &now, err);
-	if (st == STORE_OK && !now && conf->database.migrate) {
-		st = pg_setup_again(c, conf, "timescaledb", err);
-		applied = now = st == STORE_OK;
-	}
-	if (st == STORE_OK && !now) {
+	if (st == STORE_OK && made == PG_MISSING) {
 		(void)pg_error_set(err, "0A000", "metrics is not a hypertable", NULL, true);
 		return STORE_HOLD;
 	}
-	if (st == STORE_OK && applied && !before)
+	if (st == STORE_OK && made == PG_MADE)
 		log_event(LOG_INFO, "hypertable_created", LOG_STR("table", "metrics"),
 			  LOG_STR("timescaledb_version", offer->version));
 	if (st == STORE_OK && conf->database.migrate)

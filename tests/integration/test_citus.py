@@ -12,6 +12,9 @@ DISTRIBUTED = (
     " WHERE table_name = 'metrics'::regclass"
 )
 PARTITIONS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'metrics'::regclass"
+MIGRATIONS = (
+    "SELECT version FROM metric_collectord.migrations WHERE flavour = 'citus' ORDER BY version"
+)
 
 
 @pytest.fixture
@@ -73,6 +76,25 @@ def test_a_table_of_others_is_distributed(start_collector, citus_database):
     citus_database.wait_count(200)
     assert citus_database.value("SELECT count(DISTINCT value) FROM metrics") == 200
     assert local_rows(citus_database) == 0
+
+
+def test_a_table_in_its_place_is_distributed_too(start_collector, citus_database):
+    first = start_collector(citus_database, database__citus="require")
+    first.wait_event("table_distributed", timeout=60)
+    assert first.stop() == 0
+    citus_database.execute("ALTER TABLE metrics RENAME TO metrics_2025")
+    citus_database.execute(
+        "CREATE TABLE metrics (time timestamptz NOT NULL, metric_name text NOT NULL,"
+        " value float8 NOT NULL)"
+    )
+    second = start_collector(citus_database, database__citus="require")
+    second.wait_event("table_distributed", timeout=60)
+    second.send(series("m", 100))
+    citus_database.wait_count(100)
+    assert local_rows(citus_database) == 0
+    for collector in (first, second):  # all migrations of the flavour, each time
+        applied = [e["version"] for e in collector.find("migration_applied", flavour="citus")]
+        assert [(version,) for version in applied] == citus_database.rows(MIGRATIONS)
 
 
 def test_a_distribution_of_others_is_left_alone(start_collector, citus_database):

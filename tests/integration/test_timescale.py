@@ -7,6 +7,9 @@ HYPERTABLES = (
     "SELECT hypertable_name FROM timescaledb_information.hypertables"
     " WHERE hypertable_schema = 'public'"
 )
+MIGRATIONS = (
+    "SELECT version FROM metric_collectord.migrations WHERE flavour = 'timescaledb' ORDER BY version"
+)
 
 
 @pytest.fixture
@@ -80,6 +83,9 @@ def test_a_table_in_its_place_becomes_one_too(start_collector, timescale_databas
     second.send(frame("m", 1))
     timescale_database.wait_count(2)
     assert ("metrics",) in timescale_database.rows(HYPERTABLES)
+    for collector in (first, second):  # all migrations of the flavour, each time
+        applied = [e["version"] for e in collector.find("migration_applied", flavour="timescaledb")]
+        assert [(version,) for version in applied] == timescale_database.rows(MIGRATIONS)
 
 
 def test_off_leaves_a_plain_table(start_collector, timescale_database):
