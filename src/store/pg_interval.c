@@ -5,19 +5,13 @@
 #include <stddef.h>
 #include <stdio.h>
 
-#define SECOND UINT64_C(1000000)
-#define MINUTE (60 * SECOND)
-#define HOUR (60 * MINUTE)
-#define DAY (24 * HOUR)
-#define WEEK (7 * DAY)
-
 static const struct unit {
 	uint64_t us;
 	const char *name;
 	const char *letter; /* NULL: none */
 } units[] = {
-    {WEEK, "week", "w"},      {DAY, "day", "d"},       {HOUR, "hour", "h"},
-    {MINUTE, "minute", "m"},  {SECOND, "second", "s"}, {1000, "millisecond", NULL},
+    {7 * DAY_US, "week", "w"},  {DAY_US, "day", "d"},       {HOUR_US, "hour", "h"},
+    {MINUTE_US, "minute", "m"}, {SECOND_US, "second", "s"}, {1000, "millisecond", NULL},
     {1, "microsecond", NULL},
 };
 

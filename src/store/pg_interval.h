@@ -7,6 +7,11 @@
 
 #include <stdint.h>
 
+#define SECOND_US UINT64_C(1000000)
+#define MINUTE_US (60 * SECOND_US)
+#define HOUR_US (60 * MINUTE_US)
+#define DAY_US (24 * HOUR_US)
+
 #define PG_INTERVAL_MAX 40 /* with its NUL */
 
 /* 3600000000 -> "1 hour", for interval '...'; the largest unit but weeks that divides it. */

@@ -13,8 +13,7 @@
 #include "store/pg_interval.h"
 #include "store/pg_setup.h"
 
-#define SECOND UINT64_C(1000000)
-#define AHEAD_MIN (3600 * SECOND) /* housekeeping may be late */
+#define AHEAD_MIN HOUR_US /* housekeeping may be late */
 
 #define CROWD 1000        /* rows in the default partition that deserve one of their own */
 #define LOOKS 64          /* intervals of the default partition that a round looks at */
@@ -141,12 +140,11 @@ run(const struct work *w, const char *fmt, ...)
 static void
 name_of(char name[64], uint64_t from_us)
 {
-	time_t seconds = (time_t)(from_us / SECOND);
+	time_t seconds = (time_t)(from_us / SECOND_US);
 	struct tm tm;
 
 	(void)gmtime_r(&seconds, &tm);
-	(void)strftime(name, 64,
-		       from_us % (86400 * SECOND) ? "metrics_p%Y%m%d_%H%M%S" : "metrics_p%Y%m%d",
+	(void)strftime(name, 64, from_us % DAY_US ? "metrics_p%Y%m%d_%H%M%S" : "metrics_p%Y%m%d",
 		       &tm);
 }
 

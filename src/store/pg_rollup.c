@@ -6,10 +6,6 @@
 
 #include "store/pg_interval.h"
 
-#define SECOND UINT64_C(1000000)
-#define MINUTE (60 * SECOND)
-#define HOUR (60 * MINUTE)
-
 #define SQL_MAX 2048
 
 void
@@ -36,7 +32,7 @@ reach(const struct pg_policy_state *s, uint64_t since_us)
 	uint64_t us = s->kept_us;
 	uint64_t age = s->now_us > since_us ? s->now_us - since_us : 0;
 
-	age = age < SECOND ? SECOND : age - age % SECOND;
+	age = age < SECOND_US ? SECOND_US : age - age % SECOND_US;
 	return since_us && (!us || age < us) ? age : us;
 }
 
@@ -122,7 +118,7 @@ static enum store_status
 add_refresh(struct pg_conn *c, const struct pg_policy_state *s, const char *view,
 	    uint64_t bucket_us, uint64_t reach_us, struct store_error *err)
 {
-	uint64_t every_us = bucket_us < MINUTE ? MINUTE : bucket_us > HOUR ? HOUR : bucket_us;
+	uint64_t every_us = bucket_us < HOUR_US ? bucket_us : HOUR_US;
 	char width[PG_INTERVAL_MAX], every[PG_INTERVAL_MAX], text[PG_INTERVAL_MAX];
 	char start[PG_INTERVAL_MAX + 12] = "NULL", sql[SQL_MAX];
 
@@ -131,7 +127,7 @@ add_refresh(struct pg_conn *c, const struct pg_policy_state *s, const char *view
 		(void)snprintf(start, sizeof(start), "interval '%s'", text);
 	}
 	pg_interval(width, bucket_us);
-	pg_interval(every, every_us);
+	pg_interval(every, every_us > MINUTE_US ? every_us : MINUTE_US);
 	(void)snprintf(sql, sizeof(sql),
 		       "SELECT %s.add_continuous_aggregate_policy('%s.%s', start_offset => %s,"
 		       " end_offset => interval '%s', schedule_interval => interval '%s')",

@@ -163,20 +163,30 @@ unhit(const struct small *f, size_t at)
 	return blocks;
 }
 
+/* One bit of that byte is another one; f stays as it is. */
+static struct spool *
+recover_flipped(struct small *f, size_t at)
+{
+	uint8_t bit = (uint8_t)(1 << at % 8);
+	struct spool *s;
+
+	f->bytes[at] ^= bit;
+	file_put(batch_path(42), f->bytes, f->len);
+	f->bytes[at] ^= bit;
+	s = spool_must_open(CONF_SYNC_NEVER);
+	ck_assert_uint_eq(must_recover(s).n, 1);
+	return s;
+}
+
 START_TEST(every_flipped_byte_of_a_growing_file_is_survived)
 {
 	struct small f;
 
 	small_make(&f, false);
 	for (size_t at = 0; at < f.len; at++) {
-		struct spool *s;
 		unsigned saved = count_names(path_of("corrupt"));
+		struct spool *s = recover_flipped(&f, at);
 
-		f.bytes[at] ^= (uint8_t)(1 << at % 8);
-		file_put(batch_path(42), f.bytes, f.len);
-		f.bytes[at] ^= (uint8_t)(1 << at % 8);
-		s = spool_must_open(CONF_SYNC_NEVER);
-		ck_assert_uint_eq(must_recover(s).n, 1);
 		assert_blocks(s, &f, unhit(&f, at));
 		/* a flip in the place of the summary is nothing: there is none yet */
 		if (at < SPOOL_FILE_SUMMARY || at >= SPOOL_FILE_HEADER)
@@ -193,14 +203,9 @@ START_TEST(every_flipped_byte_of_a_sealed_file_is_found_by_reading)
 
 	small_make(&f, true);
 	for (size_t at = 0; at < f.len; at++) {
-		struct spool *s;
 		unsigned saved = count_names(path_of("corrupt"));
+		struct spool *s = recover_flipped(&f, at);
 
-		f.bytes[at] ^= (uint8_t)(1 << at % 8);
-		file_put(batch_path(42), f.bytes, f.len);
-		f.bytes[at] ^= (uint8_t)(1 << at % 8);
-		s = spool_must_open(CONF_SYNC_NEVER);
-		ck_assert_uint_eq(must_recover(s).n, 1);
 		assert_blocks(s, &f, unhit(&f, at));
 		if (at < SPOOL_FILE_SUMMARY || at >= SPOOL_FILE_HEADER)
 			saved++;

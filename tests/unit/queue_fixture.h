@@ -10,17 +10,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "buffer/queue.h"
+#include "queue_open.h"
 #include "wire/frame.h"
 
 /* Check runs each test in a process of its own. */
 #define FRAME_SIZE ((size_t)FRAME_FIXED + 4)
 
 static char scratch[64];
-static struct conf conf;
-static struct stats stats;
-static struct spool *spool;
-static struct queue *queue;
 static unsigned drained;
 static atomic_int woken;
 static const atomic_int running = 0;
@@ -43,21 +39,8 @@ static inline void
 open_queue(void)
 {
 	static const struct queue_events events = {on_drained, on_wake, NULL};
-	char why[SPOOL_WHY_MAX];
 
-	memset(&stats, 0, sizeof(stats));
-	if (conf.buffer.spool)
-		ck_assert_int_eq(spool_open(conf.buffer.spool, conf.buffer.sync, &spool, why), 0);
-	ck_assert_int_eq(queue_new(&conf, &stats, spool, &events, &queue), 0);
-}
-
-static inline void
-close_queue(void)
-{
-	queue_free(queue);
-	spool_free(spool);
-	queue = NULL;
-	spool = NULL;
+	open_queue_for(&events);
 }
 
 static inline void

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "buffer/queue.h"
+#include "queue_open.h"
 #include "sqlite_query.h"
 #include "store/writer.h"
 #include "wire/frame.h"
@@ -32,10 +32,6 @@ static char path[128];
 static char spool_path[128];
 static char log_path[128];
 static int real_stderr;
-static struct conf conf;
-static struct stats stats;
-static struct spool *spool;
-static struct queue *queue;
 static struct writers *writers;
 static uint64_t next_time;
 
@@ -127,21 +123,8 @@ static inline void
 open_queue(void)
 {
 	static const struct queue_events events = {on_drained, on_news, NULL};
-	char why[SPOOL_WHY_MAX];
 
-	memset(&stats, 0, sizeof(stats));
-	if (conf.buffer.spool)
-		ck_assert_int_eq(spool_open(conf.buffer.spool, conf.buffer.sync, &spool, why), 0);
-	ck_assert_int_eq(queue_new(&conf, &stats, spool, &events, &queue), 0);
-}
-
-static inline void
-close_queue(void)
-{
-	queue_free(queue);
-	spool_free(spool);
-	queue = NULL;
-	spool = NULL;
+	open_queue_for(&events);
 }
 
 /* For tests that read the log; teardown() shows it. */
