@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import threading
@@ -9,8 +10,9 @@ import threading
 import processes
 import wire
 from programs import ROOT, daemon_path
-from waiting import Deadline, seconds, wait_until
+from waiting import FACTOR, Deadline, seconds, wait_until
 
+LOG_PIPE = 1 << 20  # bytes: the daemon leaves lines out when nobody reads them in time
 LEVELS = {"error", "warning", "notice", "info", "debug"}
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 SANITIZER_REPORTS = (
@@ -82,6 +84,7 @@ class Collector:
         self.noise = []  # what is not JSON on stderr
         self.expected_noise = None  # a launcher's
         self._changed = threading.Condition()
+        self._line = b""  # the beginning of one
         self._ended = False
         self.process = None
         self.write_conf()
@@ -110,10 +113,12 @@ class Collector:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            pipesize=LOG_PIPE,
             env=self.env,
             pass_fds=self.pass_fds,
             preexec_fn=processes.die_with_parent(),
         )
+        os.set_blocking(self.process.stderr.fileno(), False)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         if wait:
@@ -153,16 +158,35 @@ class Collector:
     # ---- the log ----
 
     def _read(self):
-        for line in self.process.stderr:
-            text = line.decode("utf-8", errors="replace").rstrip("\n")
+        readable = select.poll()
+        readable.register(self.process.stderr, select.POLLIN)
+        while not self._ended:
+            readable.poll()
             with self._changed:
-                if not self._add_event(text):
-                    self.noise.append(text)
-                self._changed.notify_all()
-        self.process.stderr.close()
-        with self._changed:
-            self._ended = True
+                self._take()
+
+    def _take(self):
+        """
+        Everything that the daemon has written by now.  The lock is held.  Who looks for an event calls it,
+        too: this thread may be late, and what was logged before an answer is then there with the answer.
+        """
+        while self.process and not self._ended:
+            try:
+                data = os.read(self.process.stderr.fileno(), 1 << 16)
+            except BlockingIOError:
+                return
+            *lines, self._line = (self._line + data).split(b"\n")
+            if not data:
+                lines = [self._line] if self._line else []
+                self.process.stderr.close()
+                self._ended = True
+            for line in lines:
+                self._add_line(line.decode("utf-8", errors="replace"))
             self._changed.notify_all()
+
+    def _add_line(self, text):
+        if not self._add_event(text):
+            self.noise.append(text)
 
     def _add_event(self, text):
         try:
@@ -176,11 +200,13 @@ class Collector:
 
     def mark(self):
         with self._changed:
+            self._take()
             return len(self.events)
 
     def find(self, name, since=0, **fields):
         """The events of that name; a field is compared, or judged where a function is given."""
         with self._changed:
+            self._take()
             events = self.events[since:]
         return [e for e in events if e.get("event") == name and matches(e, fields)]
 
@@ -189,15 +215,12 @@ class Collector:
         deadline = Deadline(timeout)
         with self._changed:
             while True:
-                found = self.find_locked(name, since, fields)
+                found = self.find(name, since, **fields)
                 if len(found) >= count:
                     return found[count - 1]
                 if self._ended or deadline.passed():
                     raise AssertionError(self._missing(name, fields, count))
                 self._changed.wait(deadline.left())
-
-    def find_locked(self, name, since, fields):
-        return [e for e in self.events[since:] if e.get("event") == name and matches(e, fields)]
 
     def _missing(self, name, fields, count):
         why = "the daemon has ended" if self._ended else "no such event in time"
@@ -215,6 +238,7 @@ class Collector:
 
     def log_text(self):
         with self._changed:
+            self._take()
             return "\n".join([*(json.dumps(e) for e in self.events), *self.noise])
 
     # ---- what tests ask for ----
@@ -234,9 +258,9 @@ class Collector:
     def sender(self, **options):
         return wire.Sender(self.address, **options)
 
-    def send(self, data):
+    def send(self, data, **options):
         """Sends over a connection of its own; returns once the daemon has read everything."""
-        with self.sender() as sender:
+        with self.sender(**options) as sender:
             sender.send(data)
             assert sender.finish() == b""
 
@@ -282,7 +306,7 @@ class Collector:
         self._check(hung)
 
     def _end_by_signals(self):
-        for timeout in (3, 15):
+        for timeout in (3 / FACTOR, 15):
             self.send_signal(signal.SIGTERM)
             try:
                 self.wait(timeout)

@@ -36,7 +36,7 @@ def series(name, count, first=0, time_us=T0):
     return b"".join(pack(time_us + i, size, name, i) for i in range(first, first + count))
 
 
-def connect(address, timeout=20, receive_buffer=None):
+def connect(address, timeout=20, receive_buffer=None, send_buffer=None):
     """address as the daemon logs it: 127.0.0.1:9999, [::1]:9999, unix:/path."""
     if address.startswith("unix:"):
         sock = socket.socket(socket.AF_UNIX)
@@ -49,6 +49,8 @@ def connect(address, timeout=20, receive_buffer=None):
         target = (host.strip("[]"), int(port))
     if receive_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    if send_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     sock.settimeout(seconds(timeout))
     try:
         sock.connect(target)
@@ -72,6 +74,13 @@ class Sender:
 
     def send(self, data):
         self.sock.sendall(data)
+
+    def send_in_vain(self, data):
+        """The daemon may close before it has all of it."""
+        try:
+            self.sock.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
 
     def close(self):
         self.sock.close()
