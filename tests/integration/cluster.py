@@ -1,8 +1,10 @@
 """Private PostgreSQL servers in temporary directories, and questions to databases."""
 import atexit
+import functools
 import glob
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -21,10 +23,17 @@ SETTINGS = {
     "full_page_writes": "off",
     "synchronous_commit": "off",
     "max_connections": "60",
+    "autovacuum": "off",  # it would take locks when it likes
     "shared_buffers": "64MB",
     "max_wal_size": "2GB",
     "log_min_messages": "warning",
     "timezone": "UTC",
+}
+# Without a scheduler: its jobs would compress and drop what a test is just looking at.
+TIMESCALE_SETTINGS = {
+    "shared_preload_libraries": "timescaledb",
+    "timescaledb.max_background_workers": "0",
+    "timescaledb.telemetry_level": "off",
 }
 
 
@@ -56,10 +65,44 @@ def has_extension(bindir, name):
     return os.path.exists(os.path.join(share, "extension", f"{name}.control"))
 
 
+class Ports:
+    """
+    Ports that nobody gets by chance: none of those that the kernel gives away, and each with a socket of
+    its number in the abstract namespace, which other test runs on this machine respect, until we end.
+    """
+
+    def __init__(self):
+        self.locks = []
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="utf-8") as file:
+            first, last = map(int, file.read().split())
+        candidates = [port for port in range(10000, 65536) if not first <= port <= last]
+        self.candidates = iter(random.sample(candidates, len(candidates)))
+
+    def take(self):
+        return next(port for port in self.candidates if self._lock(port))
+
+    def _lock(self, port):
+        lock = socket.socket(socket.AF_UNIX)
+        try:
+            lock.bind(f"\0metric-collectord-test-port-{port}")
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind(("0.0.0.0", port))
+        except OSError:
+            lock.close()
+            return False
+        self.locks.append(lock)
+        return True
+
+
+@functools.lru_cache
+def ports():
+    return Ports()
+
+
 def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """Nobody listens there, and nobody will but who has asked for it here."""
+    return ports().take()
 
 
 def unprivileged_user():
@@ -184,10 +227,6 @@ class Database(Queries):
     def execute(self, sql, *args):
         self.rows(sql, *args)
 
-    def wait_table(self, name="metric_collectord.rejected"):
-        """Until the migrations have made it."""
-        self.wait_value(True, "SELECT to_regclass(%s) IS NOT NULL", name)
-
 
 class Cluster:
     """A server: made by initdb, listening on 127.0.0.1 and on a socket in its directory."""
@@ -266,7 +305,9 @@ class Cluster:
         self.process = None
 
     def kill9(self):
-        """The postmaster and all its children, as when the machine dies."""
+        """The postmaster and all its children, as when the machine dies; stopped, it has no more of them."""
+        self.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: processes.stopped(self.process.pid), 30, "the postmaster is stopped")
         pids = [self.process.pid, *processes.children(self.process.pid)]
         for pid in pids:
             try:

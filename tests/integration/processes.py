@@ -31,13 +31,22 @@ def children(pid):
     return found
 
 
-def alive(pid):
-    """False for zombies, too: they hold nothing any more."""
+def state(pid):
+    """A letter, as in ps(1); X where there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+            return file.read().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "X"
+
+
+def alive(pid):
+    """False for zombies, too: they hold nothing any more."""
+    return state(pid) not in "ZX"
+
+
+def stopped(pid):
+    return state(pid) == "T"
 
 
 def cpu_seconds(pid):

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+import processes
 from cluster import free_port
 from faults import Load, assert_all_there_once, settle
 from programs import ROOT
@@ -57,13 +58,8 @@ def start_to_crash(new_collector, crash_program):
 
 
 def kill_at_point(collector):
-    wait_until(lambda: is_stopped(collector.pid), 60, "the daemon stops at its crash point")
+    wait_until(lambda: processes.stopped(collector.pid), 60, "the daemon stops at its crash point")
     collector.kill9()
-
-
-def is_stopped(pid):
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-        return file.read().rpartition(")")[2].split()[0] == "T"
 
 
 @pytest.mark.parametrize("store_name, point", MATRIX)
