@@ -1,6 +1,7 @@
 """Fixtures: servers, databases, and collectors that are checked when a test ends."""
 import os
 import resource
+import time
 
 import pytest
 
@@ -10,7 +11,9 @@ from cluster import Cluster, Sqlite, Standby
 from collector import Collector
 from notify import NotifySocket
 from pooler import Pooler, pgbouncer_path
-from waiting import wait_until
+from waiting import seconds, wait_until
+
+DAY = 86400
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,7 +52,7 @@ def own_cluster(postgres_bindir):
 def pair(own_cluster):
     """A primary and a standby that follows it, both running."""
     with open(os.path.join(own_cluster.data, "postgresql.conf"), "a", encoding="utf-8") as file:
-        file.write("wal_level = replica\nmax_wal_senders = 4\nwal_sender_timeout = '10s'\n")
+        file.write("wal_level = replica\nmax_wal_senders = 4\n")
     own_cluster.start()
     standby = Standby(own_cluster)
     try:
@@ -64,12 +67,7 @@ def pair(own_cluster):
 def timescale_cluster(postgres_bindir):
     if not cluster_module.has_extension(postgres_bindir, "timescaledb"):
         pytest.skip("skipped: TimescaleDB is not installed")
-    shared = Cluster(
-        postgres_bindir,
-        shared_preload_libraries="timescaledb",
-        max_worker_processes="16",
-        **{"timescaledb.telemetry_level": "off"},
-    ).start()
+    shared = Cluster(postgres_bindir, **cluster_module.TIMESCALE_SETTINGS).start()
     yield shared
     shared.remove()
 
@@ -117,6 +115,7 @@ def new_collector(tmp_path):
             "batch.interval": 0.2,
             "buffer.spool": directory / "spool",
             "database.uri": store.uri if store else f"sqlite:{directory}/metrics.db",
+            "database.connect_timeout": 60,  # a server that is slow is not away
             "database.timescaledb": "off",
             "log.target": "stderr",
         }
@@ -142,6 +141,13 @@ def start_collector(new_collector):
         return new_collector(store, **settings).start(wait)
 
     return start
+
+
+@pytest.fixture
+def same_day():
+    """For tests that count the days' partitions: midnight is far enough away."""
+    last = DAY - seconds(60)
+    wait_until(lambda: time.time() % DAY < last, 90, "midnight")
 
 
 @pytest.fixture

@@ -124,6 +124,7 @@ def test_auto_copes_with_a_table_that_cannot_be_distributed(start_collector, cit
     assert citus_database.rows(DISTRIBUTED) == []
 
 
+@pytest.mark.usefixtures("same_day")
 def test_retention_partitions_it(start_collector, citus_database):
     """Made ahead, late crowds out of the default one, expired ones dropped; all of it distributed."""
     now_us = time.time_ns() // 1000

@@ -1,6 +1,6 @@
 """TimescaleDB's policies: what the section "table" says is what the database does.
 
-The jobs are run by hand and judged by their effect: what the scheduler makes of them is not ours.
+The jobs are run by hand and judged by their effect: the tests' server has no scheduler.
 """
 import time
 
@@ -24,12 +24,12 @@ INTERVAL = (
     "SELECT time_interval::text FROM timescaledb_information.dimensions"
     " WHERE hypertable_name = 'metrics'"
 )
+REFRESH = "policy_refresh_continuous_aggregate"
 POLICIES = "SELECT policy, value FROM metric_collectord.policies ORDER BY 1"
 
 
 @pytest.fixture
 def database(timescale_cluster):
-    """Without a scheduler: a job that runs when it likes would come between."""
     fresh = timescale_cluster.create_database()
     yield fresh
     timescale_cluster.execute(f'DROP DATABASE "{fresh.name}" WITH (FORCE)')
@@ -66,21 +66,14 @@ def job(database, key):
 
 
 def run_job(database, proc_name):
-    """On a session of its own: a job commits as it goes.  The scheduler may be at it."""
-    job_id = database.value(
+    """Every such job, on a session of its own: it commits as it goes."""
+    for (job_id,) in database.rows(
         "SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = %s", proc_name
-    )
-
-    def done():
+    ):
         try:
             database.execute(f"CALL run_job({job_id})")
-        except psycopg2.errors.LockNotAvailable:
-            return False
         except psycopg2.Error as error:  # PostgreSQL 15.20 and TimescaleDB 2.28.3
             assert "cannot drop" in str(error)
-        return True
-
-    wait_until(done, 30, proc_name)
 
 
 def test_defaults(start, database):
@@ -165,7 +158,7 @@ def test_removed_from_the_file_removed_from_the_database(start, database):
     collector = start(table__retention="90 days", table__rollups=["1 minute"])
     collector.send(frame("m", 1, ago(7200)))
     database.wait_count(1)
-    run_job(database, "policy_refresh_continuous_aggregate")
+    run_job(database, REFRESH)
     applied = reload(collector, table__retention="", table__compress_after="", table__rollups=[])
     assert {(e["policy"], e["value"]) for e in applied} == {
         ("retention", ""),
@@ -203,10 +196,10 @@ def test_old_chunks_go_and_late_rows_reach_the_rollup(start, database):
     assert database.value(CHUNKS) == 2
     run_job(database, "policy_compression")
     assert database.value(COMPRESSED) == 1
-    run_all_refreshes(database)
+    run_job(database, REFRESH)
     collector.send(frame("m", 10, old + 1))
     database.wait_count(3)
-    run_all_refreshes(database)
+    run_job(database, REFRESH)
     for view in ("metrics_1m", "metrics_1h"):
         assert database.rows(
             f"SELECT metric_name, count, min, max, avg, first, last FROM {view}"
@@ -216,37 +209,26 @@ def test_old_chunks_go_and_late_rows_reach_the_rollup(start, database):
         assert database.value(f"SELECT sum(count) FROM {view}") == 3
 
 
-def run_all_refreshes(database):
-    for (job_id,) in database.rows(
-        "SELECT job_id FROM timescaledb_information.jobs"
-        " WHERE proc_name = 'policy_refresh_continuous_aggregate'"
-    ):
-        try:
-            database.execute(f"CALL run_job({job_id})")
-        except psycopg2.Error as error:
-            assert "cannot drop" in str(error)
-
-
 def test_rollup_outlives_the_metrics(start, database):
     """Refreshes after a drop do not compute old buckets anew, from nothing; whatever is set."""
     kept = "SELECT metric_name, count, last FROM metrics_1h"
     collector = start(table__retention="30 days", table__rollups=["1 hour"])
     collector.send(frame("m", 5, ago(25 * DAY)))
     database.wait_count(1)
-    run_all_refreshes(database)
+    run_job(database, REFRESH)
     reload(collector, table__retention="20 days")
     run_job(database, "policy_retention")
     assert database.count() == 0
     for retention in ("60 days", ""):
         reload(collector, table__retention=retention)
         assert job(database, "start_offset") == ["20 days"]
-        run_all_refreshes(database)
+        run_job(database, REFRESH)
         assert database.rows(kept) == [("m", 1, 5)]
     collector.send(frame("new", 1, ago(5 * DAY)))
     database.wait_count(1)
     reload(collector, table__rollups=[])
     reload(collector, table__rollups=["1 hour"])
-    run_all_refreshes(database)
+    run_job(database, REFRESH)
     assert sorted(database.rows(kept)) == [("m", 1, 5), ("new", 1, 1)]
 
 
@@ -278,7 +260,7 @@ def test_rollup_off_and_on_before_the_first_metric(start, database):
     reload(collector, table__rollups=["1 minute"])
     collector.send(frame("m", 1, ago(5 * DAY)) + frame("m", 2, ago(DAY)) + frame("m", 3, ago(150)))
     database.wait_count(3)
-    run_all_refreshes(database)  # what lies before the last of them is not computed any more
+    run_job(database, REFRESH)  # what lies before the last of them is not computed any more
     assert database.value("SELECT sum(count) FROM metrics_1m") == 3
 
 
@@ -437,11 +419,8 @@ def test_migrate_off_changes_nothing(start, database):
 def apache_database(postgres_bindir):
     if not cluster_module.has_extension(postgres_bindir, "timescaledb"):
         pytest.skip("skipped: TimescaleDB is not installed")
-    own = Cluster(
-        postgres_bindir,
-        shared_preload_libraries="timescaledb",
-        **{"timescaledb.telemetry_level": "off", "timescaledb.license": "apache"},
-    ).start()
+    settings = {**cluster_module.TIMESCALE_SETTINGS, "timescaledb.license": "apache"}
+    own = Cluster(postgres_bindir, **settings).start()
     yield own.create_database()
     own.remove()
 
