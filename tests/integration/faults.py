@@ -75,6 +75,12 @@ def assert_all_there_once(database, load):
         assert not missing, f"acknowledged, but not there: {missing[:5]} of {first}..{end}"
 
 
+def ledger_of(database, before=None):
+    """The numbers of the batches in the ledger: all, or those that were stored before an instant."""
+    sql = f"SELECT batch FROM {database.ledger} WHERE stored_at < coalesce(%s::timestamptz, 'infinity')"
+    return {n for (n,) in database.rows(sql, before)}
+
+
 def settle(collector, timeout=60):
     """Until the daemon has nothing left to store."""
     return collector.wait_statistics(timeout, buffered=0)
@@ -90,7 +96,7 @@ class Proxy:
 
     def __init__(self, target_port):
         self.target_port = target_port
-        self.cuts = 0
+        self._cuts = 0
         self._armed = None
         self._marker = None
         self._pairs = []
@@ -106,6 +112,12 @@ class Proxy:
         self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
         self._thread.join()
+
+    @property
+    def cuts(self):
+        """How many were made; both ends of each connection are closed."""
+        with self._lock:
+            return self._cuts
 
     def cut_after(self, direction, count):
         with self._lock:
@@ -162,24 +174,33 @@ class Proxy:
         try:
             while data := source.recv(65536):
                 allowed = self._allowed(direction, data)
-                sink.sendall(data[:allowed])
                 if allowed < len(data):
+                    self._send_last(sink, data[:allowed])
                     self._cut(source, sink)
                     return
+                sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             self._close(source, sink)
 
+    @staticmethod
+    def _send_last(sink, data):
+        try:
+            sink.sendall(data)
+        except OSError:  # that end has gone by itself; the cut counts all the same
+            pass
+
     def _cut(self, *socks):
-        for sock in socks:  # a reset, not an orderly end
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        self._close(*socks)
-        self.cuts += 1
+        with self._lock:
+            self._close(*socks, linger=b"\1\0\0\0\0\0\0\0")  # a reset, not an orderly end
+            self._cuts += 1
 
     @staticmethod
-    def _close(*socks):
+    def _close(*socks, linger=None):
         for sock in socks:
             try:
+                if linger:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
