@@ -16,7 +16,10 @@ ROWS = BATCHES * BATCH_ROWS
 
 @pytest.fixture
 def gate(own_cluster):
-    """While gate.lock() holds, no batch can be stored: its transaction waits."""
+    """
+    While somebody holds advisory lock 1, no batch can be stored: its transaction waits.  The daemon
+    comes as a role that may not log in before the lock is held; gate.collector_uri is its way.
+    """
     own_cluster.start()
     database = own_cluster.database("postgres")
     database.execute(
@@ -27,6 +30,8 @@ def gate(own_cluster):
         "CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$"
     )
+    database.execute("CREATE ROLE collector SUPERUSER NOLOGIN")
+    database.collector_uri = database.uri_for("collector")
     database.execute(
         "CREATE TRIGGER gate AFTER INSERT ON metrics FOR EACH STATEMENT EXECUTE FUNCTION gate()"
     )
@@ -42,29 +47,31 @@ def waits_at_gate(database):
 @pytest.mark.parametrize("how", ["flush", "sync"])
 def test_fresh_metrics_pass_the_backlog(new_collector, own_cluster, gate, how, restarted):
     settings = dict(
+        database__uri=gate.collector_uri,
         buffer__sync="never",
         batch__interval=3600,
         batch__max_rows=BATCH_ROWS,
         database__connections=1,
     )
-    collector = new_collector(gate, **settings).start()
+    collector = new_collector(**settings).start()
     collector.send(series("backlog", ROWS))
     collector.wait_statistics(buffered=ROWS)
     if restarted:
         collector.kill9()
-        collector = new_collector(gate, **settings).start()
+        collector = new_collector(**settings).start()
     own_cluster.start()
     holder = gate.connect()
     with holder.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(1)")
+    gate.execute("ALTER ROLE collector LOGIN")
     wait_until(lambda: waits_at_gate(gate), 30, "the first batch of the backlog is under way")
     with collector.sender() as sender:
-        sender.send(series("fresh", 1, first=ROWS))
-        if how == "sync":
-            sender.send(sync_frame(2, 1))
+        fresh = series("fresh", 1, first=ROWS)
+        sender.send(fresh + sync_frame(2, 1) if how == "sync" else fresh)
         collector.wait_statistics(received=ROWS + 1)
         if how == "flush":
             collector.flush()
+        collector.wait_statistics(batches_waiting=BATCHES + 1)
         holder.close()
         if how == "sync":
             assert sender.read_answer() == (1, 0)
