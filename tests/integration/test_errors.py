@@ -259,7 +259,7 @@ def test_every_row_refused(start_collector, database):
     collector.send(series("m", 64))
     database.wait_count(64, "metric_collectord.rejected")
     assert database.count() == 0
-    assert collector.statistics()["rejected"] == 64
+    collector.wait_statistics(rejected=64, stored=0, buffered=0)
 
 
 def test_trigger_that_raises(start_collector, database):
@@ -276,6 +276,7 @@ def test_trigger_that_raises(start_collector, database):
         """
     )
     collector.send(series("good", 100) + frame("bad", 1) + series("good", 100, first=100))
+    database.wait_count(1, "metric_collectord.rejected")
     database.wait_count(200)
     assert database.rows("SELECT name, value, sqlstate FROM metric_collectord.rejected") == [
         ("bad", 1.0, "P0001")
@@ -324,6 +325,7 @@ def test_column_that_is_narrower(start_collector, database):
     )
     collector = start_collector(database)
     collector.send(frame("short", 1) + frame("too.long", 2) + frame("fine", 3))
+    database.wait_count(1, "metric_collectord.rejected")
     database.wait_count(2)
     assert database.rows("SELECT name, sqlstate FROM metric_collectord.rejected") == [
         ("too.long", "22001")

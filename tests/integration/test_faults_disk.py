@@ -7,7 +7,7 @@ import pytest
 
 from disks import shim, shim_library, small_disk  # noqa: F401 (fixtures)
 from faults import Load, assert_all_there_once, settle
-from wire import connect, series
+from wire import series
 
 
 def test_full_disk_slows_senders_and_loses_nothing(start_collector, own_cluster, small_disk):
@@ -21,20 +21,15 @@ def test_full_disk_slows_senders_and_loses_nothing(start_collector, own_cluster,
         batch__max_bytes="256K",
     )
     data = series("filling.a.disk", 800_000)  # 25 MB: more than sockets hold
-    sock = connect(collector.address)
-    sock.settimeout(1)
-    sent = 0
+    options = {"timeout": 120, "send_buffer": 1 << 16}
+    sender = threading.Thread(target=collector.send, args=(data,), kwargs=options)
+    sender.start()
     try:
-        while sent < len(data):
-            sent += sock.send(data[sent : sent + 65536])
-    except TimeoutError:
-        pass
-    assert sent < len(data), "senders are held back"
-    collector.wait_event("buffer_full", disk_refuses_writes=True)
-    own_cluster.start()
-    sock.settimeout(120)
-    sock.sendall(data[sent:])
-    sock.close()
+        collector.wait_event("buffer_full", timeout=60, disk_refuses_writes=True)
+        assert sender.is_alive(), "senders are held back"
+    finally:
+        own_cluster.start()
+        sender.join()
     collector.wait_event("buffer_drained", timeout=60)
     database.wait_count(800_000, timeout=120)
     settle(collector)

@@ -118,7 +118,6 @@ def test_deadlock_victim(start_collector, database):
     daemon's trigger wants: the server picks a victim; whoever it is, the rows arrive once.
     """
     collector = start_collector(database, batch__interval=3600)
-    database.wait_table("metrics")
     collector.wait_event("database_connected")
     database.execute("CREATE TABLE a (n int)")
     database.execute("CREATE TABLE b (n int)")
@@ -139,7 +138,7 @@ def test_deadlock_victim(start_collector, database):
         with rival.cursor() as cursor:
             cursor.execute("SET deadlock_timeout = '20s'")
             cursor.execute("UPDATE b SET n = n")
-            with collector.sender() as sender:
+            with collector.sender(timeout=60) as sender:
                 sender.send(series("m", 10, first=number * 10))
                 asker = threading.Thread(target=sender.sync, args=(2,))
                 asker.start()
@@ -229,7 +228,6 @@ def test_server_out_of_disk(start_collector, own_cluster, small_disk):
 def test_single_rows_refused_among_thousands(start_collector, database, refused):
     collector = start_collector(database, batch__interval=3600)
     collector.wait_event("database_connected")
-    database.wait_table("metrics")
     database.execute("ALTER TABLE metrics ADD CHECK (metric_name <> 'bad')")
     data = b"".join(
         series("bad" if i < refused else "good", 700, first=i * 700)[: 20 if i < refused else None]

@@ -4,9 +4,11 @@ import threading
 import pytest
 
 import wire
+from waiting import seconds
 from wire import frame, series
 
 FRAME_SIZE = len(frame("m", 0))
+PATIENT = {"timeout": 60, "send_buffer": 1 << 16}  # for those who are held back
 READ_SIZE = 1 << 19  # more than the daemon takes in before it looks at its limits again
 SMALL = {"batch__max_bytes": "64K", "buffer__memory_limit": "256K"}
 LIMITS = {
@@ -33,11 +35,11 @@ def assert_well_used(collector, rows):
 @limits
 @pytest.mark.threads
 def test_block_stalls_senders_and_loses_nothing(start_collector, own_cluster, limits):
-    count = 600_000  # more than all the socket buffers between hold
+    count = 600_000  # more than the socket buffers between hold
     database = own_cluster.database("postgres")
     collector = start_collector(database, batch__max_rows=5000, **limits)
     data = series("m", count)
-    thread = threading.Thread(target=collector.send, args=(data,))
+    thread = threading.Thread(target=collector.send, args=(data,), kwargs=PATIENT)
     thread.start()
     try:
         event = collector.wait_event("buffer_full")
@@ -136,13 +138,14 @@ def test_reload_of_the_policy_frees_paused_clients(start_collector, own_cluster)
     count = 600_000
     database = own_cluster.database("postgres")
     collector = start_collector(database, buffer__spool="", **SMALL)
-    thread = threading.Thread(target=collector.send, args=(series("m", count),))
+    data = series("m", count)
+    thread = threading.Thread(target=collector.send, args=(data,), kwargs=PATIENT)
     thread.start()
     try:
         collector.wait_event("buffer_full")
         collector.write_conf(buffer__overflow="drop_newest")
         collector.reload()
-        thread.join(60)
+        thread.join(seconds(60))
         assert not thread.is_alive()
     finally:
         own_cluster.start()

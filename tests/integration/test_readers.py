@@ -1,5 +1,4 @@
 """What readers get: metrics_latest, complete_until()."""
-from waiting import wait_until
 from wire import MICROSECONDS, T0, frame, series
 
 COMPLETE = "SELECT metric_collectord.complete_until()"
@@ -99,6 +98,7 @@ def test_the_slowest_live_collector_counts_and_stale_ones_do_not(start_collector
     slow = start_collector(database, name="slow", batch__interval=3600)
     slow.send(frame("slow", 1))
     slow.wait_statistics(buffered=1)
+    database.wait_count(1, "metric_collectord.collectors")  # it is known to be alive
     held = database.value("SELECT clock_timestamp()")
     quick = start_collector(database, name="quick")
     quick.send(frame("quick", 1))
@@ -118,8 +118,9 @@ def test_the_slowest_live_collector_counts_and_stale_ones_do_not(start_collector
 
 
 def test_nobody_alive(start_collector, database):
-    start_collector(database).wait_event("database_connected")
-    wait_until(lambda: database.count("metric_collectord.collectors"))
+    collector = start_collector(database)
+    database.wait_count(1, "metric_collectord.collectors")
+    assert collector.stop() == 0
     database.execute("DELETE FROM metric_collectord.collectors")
     assert database.value(COMPLETE) is None
 

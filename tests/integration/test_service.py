@@ -46,18 +46,19 @@ def test_status_line(start_collector, database, notify_socket):
     collector.wait_event("database_connected")
     notify_socket.wait_status("receiving 0 metrics/s from 0 clients; database ok; 0 batches waiting")
     with collector.sender() as sender:
-        sender.send(series("m", 12_345))
+        sender.send(series("m", 1234))  # few enough to be read at once, and so in one second
         notify_socket.wait_status("from 1 clients")
-        notify_socket.wait_status("receiving 12,345 metrics/s")
+        notify_socket.wait_status("receiving 1,234 metrics/s")
 
 
 def test_batches_wait_in_the_status_line(start_collector, own_cluster, notify_socket):
     collector = start_collector(
         own_cluster.database("postgres"),
         batch__max_rows=100,
+        batch__interval=3600,
         env={"NOTIFY_SOCKET": notify_socket.path},
     )
-    collector.send(series("m", 1000))
+    collector.send(series("m", 1001))  # the last one ends the tenth batch
     notify_socket.wait_status("; 10 batches waiting")
     assert collector.statistics()["batches_waiting"] == 10
 

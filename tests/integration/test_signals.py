@@ -6,6 +6,7 @@ import threading
 import pytest
 
 import wire
+from cluster import free_port
 from waiting import wait_until
 from wire import frame, series
 
@@ -48,6 +49,7 @@ def test_sigusr2_logs_every_counter(start_collector, sqlite_store):
 @pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGINT])
 def test_stop_stores_the_open_batch(start_collector, store, signo):
     collector = start_collector(store, batch__interval=3600, buffer__spool="")
+    collector.wait_event("database_connected")
     collector.send(series("m", 1000))
     assert collector.stop(signo) == 0
     assert store.count() == 1000
@@ -59,6 +61,7 @@ def test_stop_stores_the_open_batch(start_collector, store, signo):
 def test_stop_reads_what_is_in_the_sockets(start_collector, database):
     """Also from connections that nobody has accepted yet."""
     collector = start_collector(database, batch__interval=3600)
+    collector.wait_event("database_connected")
     senders = [collector.sender() for _ in range(5)]
     collector.wait_statistics(clients=5)
     collector.send_signal(signal.SIGSTOP)
@@ -85,16 +88,17 @@ def test_stop_reads_the_sockets_of_paused_clients(start_collector, database):
     blocker = database.connect()
     blocker.autocommit = False
     blocker.cursor().execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
+    count = 60_000
     with collector.sender() as sender:
-        sender.send(series("m", 100_000))  # what is too much stays in the sockets
+        sender.send(series("m", count))  # what is too much stays in the sockets
         collector.wait_event("buffer_full")
-        assert collector.statistics()["received"] < 100_000
+        assert collector.statistics()["received"] < count
     collector.send_signal(signal.SIGTERM)
     collector.wait_event("stopping")
     blocker.rollback()
     blocker.close()
     assert collector.wait() == 0
-    assert database.count() == 100_000
+    assert database.count() == count
 
 
 @pytest.mark.threads
@@ -105,18 +109,19 @@ def test_stop_under_load_loses_nothing(start_collector, database, spool):
         database,
         batch__interval=0.05,
         batch__max_bytes="256K",
-        buffer__memory_limit="2M",
-        buffer__spool_limit="2M",
+        buffer__memory_limit="1M",
+        buffer__spool_limit="1M",
         **options,
     )
 
     def pump(name):
-        with collector.sender() as sender:
+        """At most 30,000 metrics ahead of the database: what is left at the stop must go in ten seconds."""
+        with collector.sender(timeout=60) as sender:
             try:
-                for first in itertools.count(0, 100):
-                    sender.send(series(name, 100, first=first))
-                    if first % 5000 == 0:
-                        sender.sync(1)  # no further ahead than the stop's 10 seconds store
+                for block in itertools.count():
+                    sender.send(series(name, 1000, first=1000 * block) + wire.sync_frame(2, block))
+                    if block >= 30:
+                        sender.read_answer()
             except (OSError, AssertionError):
                 pass  # the daemon has closed
 
@@ -250,7 +255,7 @@ def test_reload_applies_the_log_level(start_collector, sqlite_store):
 
 @pytest.mark.threads
 def test_reload_moves_the_listener(start_collector, sqlite_store, tmp_path):
-    collector = start_collector(sqlite_store)
+    collector = start_collector(sqlite_store, listen=[f"127.0.0.1:{free_port()}"])
     old_address = collector.address
     new_address = f"unix:{tmp_path}/new"
     with collector.sender() as old_client:
@@ -313,19 +318,21 @@ def test_reload_lets_the_old_database_finish(start_collector, cluster, database)
     collector.wait_event("database_connected")
     database.execute(
         """
-        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$;
-        CREATE TRIGGER slow AFTER INSERT ON metrics EXECUTE FUNCTION slow()
+        CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$;
+        CREATE TRIGGER gate AFTER INSERT ON metrics EXECUTE FUNCTION gate()
         """
     )
+    holder = database.connect()
+    holder.cursor().execute("SELECT pg_advisory_lock(1)")
     collector.send(series("m", 100))
     database.wait_value(
-        1,
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE wait_event = 'PgSleep' AND datname = current_database()",
+        1, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     )
     collector.write_conf(database__uri=second.uri)
     collector.reload()
+    holder.cursor().execute("SELECT pg_advisory_unlock(1)")  # within the two seconds that it has
+    holder.close()
     collector.send(series("m", 100, first=100))
     second.wait_value(True, "SELECT count(*) > 0 FROM metrics")
     collector.wait_statistics(buffered=0)

@@ -57,7 +57,8 @@ def test_ledger(start_collector, sqlite_store):
     collector = start_collector(sqlite_store, batch__max_rows=100, batch__interval=3600)
     collector.send(series("m", 1050))
     collector.flush()
-    sqlite_store.wait_count(1050)
+    collector.wait_event("batch_stored", count=11)
+    assert sqlite_store.count() == 1050
     assert sqlite_store.rows(
         f"SELECT count(*), sum(rows), count(DISTINCT collector) FROM {sqlite_store.ledger}"
     ) == [(11, 1050, 1)]

@@ -241,6 +241,7 @@ def test_asking_and_leaving(start_collector, own_cluster):
 
 def test_stop_answers_first(start_collector, database):
     collector = start_collector(database, batch__interval=3600)
+    collector.wait_event("database_connected")
     senders = [collector.sender() for _ in range(5)]
     collector.wait_statistics(clients=5)
     collector.send_signal(signal.SIGSTOP)

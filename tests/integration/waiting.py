@@ -10,7 +10,7 @@ from programs import is_sanitized
 
 BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
 FACTOR = float(
-    os.environ.get("TEST_TIMEOUT_FACTOR") or (5 if is_sanitized() else 2 if BESIDE_OTHERS else 1)
+    os.environ.get("TEST_TIMEOUT_FACTOR") or (10 if is_sanitized() else 4 if BESIDE_OTHERS else 1)
 )
 
 
