@@ -298,6 +298,7 @@ def prepare(database, **conf):
 
 
 SETTINGS = {
+    "autovacuum": "on",
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",

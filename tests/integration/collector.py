@@ -164,6 +164,7 @@ class Collector:
             readable.poll()
             with self._changed:
                 self._take()
+        self.process.stderr.close()  # here, or poll() would wait for whoever gets its number
 
     def _take(self):
         """
@@ -178,7 +179,6 @@ class Collector:
             *lines, self._line = (self._line + data).split(b"\n")
             if not data:
                 lines = [self._line] if self._line else []
-                self.process.stderr.close()
                 self._ended = True
             for line in lines:
                 self._add_line(line.decode("utf-8", errors="replace"))
