@@ -155,21 +155,24 @@ $$;
 -- ---- for readers; see metric-collectord-sql(7) ----
 
 -- Everything that the live collectors received before this instant is committed.  One that has
--- not been seen for so long does not hold the others up.  Its owner's rights let a role read it
--- that may not read the tables.
+-- not been seen for so long does not hold the others up.  Of each the newest promise counts, not the
+-- greatest, and none that lies ahead: its clock may have been wrong.  Its owner's rights let a role
+-- read it that may not read the tables.
 CREATE OR REPLACE FUNCTION metric_collectord.complete_until(stale interval DEFAULT '5 minutes')
 RETURNS timestamptz
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT min(u) FROM (
-		SELECT max(complete_until) AS u FROM (
-			SELECT collector, complete_until FROM metric_collectord.collectors
+	SELECT min(least(complete_until, now())) FROM (
+		SELECT DISTINCT ON (collector) complete_until FROM (
+			SELECT collector, complete_until, seen_at AS made_at
+			FROM metric_collectord.collectors
 			WHERE seen_at >= now() - stale
 			UNION ALL
-			SELECT collector, complete_until FROM metric_collectord.batches
-			WHERE stored_at >= now() - stale
-		) claims GROUP BY collector
-	) collectors
+			SELECT collector, complete_until, stored_at
+			FROM metric_collectord.batches
+			WHERE stored_at >= now() - stale AND complete_until IS NOT NULL
+		) promises ORDER BY collector, made_at DESC
+	) newest
 $$;
 
 -- The last value of each metric: from name to name along the index, and the newest row of each.

@@ -414,7 +414,8 @@ postgres_maintain(struct store *store, const char *collector, uint64_t floor,
 
 /*
  * Batches carry the same promise in the ledger; this is for times without one.  A role that may
- * only insert does without.
+ * only insert does without.  An older promise may be later than this one, by a clock that was ahead
+ * and has been set back: it is replaced all the same.
  */
 static enum store_status
 postgres_claim(struct store *store, const char *collector, uint64_t complete_until_us,
@@ -427,10 +428,10 @@ postgres_claim(struct store *store, const char *collector, uint64_t complete_unt
 	assert_uuid(collector);
 	(void)text_time(until, complete_until_us);
 	(void)snprintf(sql, sizeof(sql),
-		       "%sINSERT INTO metric_collectord.collectors AS c"
+		       "%sINSERT INTO metric_collectord.collectors"
 		       " (collector, complete_until) VALUES ('%s', '%s')"
 		       " ON CONFLICT (collector) DO UPDATE SET seen_at = pg_catalog.now(),"
-		       " complete_until = greatest(c.complete_until, excluded.complete_until)",
+		       " complete_until = excluded.complete_until",
 		       p->same_server, collector, until);
 	st = pg_query(&p->c, sql, NULL, err);
 	if (st != STORE_HOLD || err->reconnect)

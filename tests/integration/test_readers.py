@@ -117,6 +117,39 @@ def test_the_slowest_live_collector_counts_and_stale_ones_do_not(start_collector
     assert database.value("SELECT metric_collectord.complete_until('1 hour')") < held
 
 
+def test_a_promise_of_a_clock_that_was_ahead(start_collector, database):
+    """It is not believed, and gone with the next promise."""
+    collector = start_collector(database)
+    collector.send(frame("m", 1))
+    database.wait_count(1)
+    ahead = "complete_until = now() + interval '1 year'"
+    database.execute(f"UPDATE metric_collectord.batches SET {ahead}")
+    assert database.value(f"{COMPLETE} <= now()")
+    seen = "SELECT count(*) FROM metric_collectord.collectors"
+    database.wait_value(1, seen)
+    database.execute(f"UPDATE metric_collectord.collectors SET {ahead}")
+    assert database.value(f"{COMPLETE} <= now()")
+    database.wait_value(1, f"{seen} WHERE complete_until <= now()")
+
+
+def test_the_newest_promise_counts(start_collector, database):
+    """Not the greatest: between two, the clock may have been set back."""
+    collector = start_collector(database)
+    collector.send(frame("m", 1))
+    database.wait_count(1)
+    collector.kill9()
+    database.execute(
+        "DELETE FROM metric_collectord.collectors;"
+        "INSERT INTO metric_collectord.batches SELECT (jsonb_populate_record(b, jsonb_build_object("
+        "'batch', b.batch + 1, 'stored_at', b.stored_at + interval '1 s',"
+        "'complete_until', b.complete_until - interval '1 hour'))).*"
+        " FROM metric_collectord.batches b"
+    )
+    assert database.value(
+        f"SELECT ({COMPLETE}) = min(complete_until) FROM metric_collectord.batches"
+    )
+
+
 def test_nobody_alive(start_collector, database):
     collector = start_collector(database)
     database.wait_count(1, "metric_collectord.collectors")
