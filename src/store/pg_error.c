@@ -33,7 +33,9 @@ static const struct {
 	const char *prefix;
 	const char *hint;
 } hints[] = {
-    {"0A000", "the server lacks a feature that is needed: PostgreSQL 13 or newer is"},
+    {"0A000",
+     "the server or the table lacks a feature that is needed: PostgreSQL 13 or newer is, and "
+     "where metrics has row security, a role with BYPASSRLS"},
     {"25006", "a standby, or another server behind a pooler: the collector looks again for one "
 	      "that takes writes"},
     {"28P01", "check the user and the password: database.uri, database.password_file, DB_PASSWORD"},
