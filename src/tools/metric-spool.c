@@ -593,6 +593,8 @@ run(struct tool *t, const struct command *command, char **argv)
 	status = tool_list(t);
 	if (status == EXIT_SUCCESS)
 		status = command->run(t, argv);
+	if (status == EXIT_SUCCESS && (fflush(stdout) != 0 || ferror(stdout)))
+		status = fail("write", "output");
 	if (t->lock >= 0)
 		(void)close(t->lock);
 	free(t->entries);

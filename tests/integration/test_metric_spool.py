@@ -407,13 +407,14 @@ def test_a_copy_under_another_number_is_left_out(spool):
     assert values(result.stdout) == list(ALL)
 
 
-def test_output_that_is_full(spool):
+@pytest.mark.parametrize("command", ["status", "check", "cat"])
+def test_output_that_is_full(spool, command):
     if not os.path.exists("/dev/full"):
         pytest.skip("skipped: no /dev/full")
     directory, files, run = spool
     with open("/dev/full", "w", encoding="utf-8") as full:
         result = subprocess.run(
-            [metric_spool_path(), "-d", directory, "cat"],
+            [metric_spool_path(), "-d", directory, command],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
