@@ -90,7 +90,8 @@ know_server(struct postgres *p, struct store_error *err)
 /*
  * Reads the columns and composes the statements that each transaction starts with.  A commit is
  * what lets us forget a batch: it must be on the server's disk, even where somebody
- * has switched synchronous_commit off.
+ * has switched synchronous_commit off.  A statement_timeout that is meant for readers would keep a
+ * large batch out for ever.
  */
 static enum store_status
 read_columns(struct postgres *p, struct store_error *err)
@@ -99,7 +100,7 @@ read_columns(struct postgres *p, struct store_error *err)
 
 	if (st == STORE_OK)
 		(void)snprintf(p->settings, sizeof(p->settings),
-			       "SET LOCAL lock_timeout = '10s';"
+			       "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = 0;"
 			       "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)"
 			       " WHERE pg_catalog.current_setting('synchronous_commit') = 'off';"
 			       "%s%s",

@@ -136,6 +136,21 @@ def test_statement_cancelled(start_collector, database):
     assert_once(database, 100)
 
 
+def test_statement_timeout_of_the_database(start_collector, database):
+    """It is meant for readers; a batch that takes longer is stored all the same."""
+    start_collector(database, name="first").wait_event("database_connected")
+    database.execute(
+        f"ALTER DATABASE {database.name} SET statement_timeout = '500ms';"
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN PERFORM pg_sleep(1); RETURN NULL; END$$;"
+        "CREATE TRIGGER slow BEFORE INSERT ON metrics FOR EACH STATEMENT EXECUTE FUNCTION slow();"
+        "ALTER TABLE metrics ADD CHECK (value <> 7)"
+    )
+    start_collector(database, name="second").send(series("m", 8))
+    database.wait_count(7, timeout=60)
+    assert database.count("metric_collectord.rejected") == 1
+
+
 def test_server_that_only_reads(start_collector, database):
     """25006: a standby, or an operator's switch."""
     collector = start_collector(database)
