@@ -91,8 +91,7 @@ pg_setup_begin(struct pg_conn *c, struct store_error *err)
 {
 	/* READ COMMITTED: what follows must see what the last holder of the lock did */
 	return pg_query(c,
-			"BEGIN ISOLATION LEVEL READ COMMITTED;"
-			"SET LOCAL statement_timeout = 0;"
+			"BEGIN ISOLATION LEVEL READ COMMITTED;" PG_NO_STATEMENT_TIMEOUT
 			"SET LOCAL lock_timeout = 0;"
 			"SELECT pg_catalog.pg_advisory_xact_lock(" LOCK_KEY ")",
 			NULL, err);

@@ -47,6 +47,12 @@ enum store_status pg_setup_flavour(struct pg_conn *c, const struct conf *conf,
 				   const struct pg_flavour *f, enum pg_made *ret,
 				   struct store_error *err);
 
+/*
+ * For the beginning of a transaction.  Set for the database or the role, a limit is meant for
+ * readers: it would keep a large batch out for ever.
+ */
+#define PG_NO_STATEMENT_TIMEOUT "SET LOCAL statement_timeout = 0;"
+
 /* Starts a transaction that no other collector's setup runs beside. */
 enum store_status pg_setup_begin(struct pg_conn *c, struct store_error *err);
 

@@ -23,6 +23,7 @@
 #define SETTINGS_MAX (SAME_SERVER_MAX + PG_GUARD_MAX + 512)
 #define LEDGER_MAX 512
 #define CLAIM_MAX 512
+#define FORGET_MAX 384
 
 struct postgres {
 	struct store base;
@@ -90,8 +91,7 @@ know_server(struct postgres *p, struct store_error *err)
 /*
  * Reads the columns and composes the statements that each transaction starts with.  A commit is
  * what lets us forget a batch: it must be on the server's disk, even where somebody
- * has switched synchronous_commit off.  A statement_timeout that is meant for readers would keep a
- * large batch out for ever.
+ * has switched synchronous_commit off.
  */
 static enum store_status
 read_columns(struct postgres *p, struct store_error *err)
@@ -100,7 +100,7 @@ read_columns(struct postgres *p, struct store_error *err)
 
 	if (st == STORE_OK)
 		(void)snprintf(p->settings, sizeof(p->settings),
-			       "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = 0;"
+			       "SET LOCAL lock_timeout = '10s';" PG_NO_STATEMENT_TIMEOUT
 			       "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)"
 			       " WHERE pg_catalog.current_setting('synchronous_commit') = 'off';"
 			       "%s%s",
@@ -387,19 +387,18 @@ postgres_maintain(struct store *store, const char *collector, uint64_t floor,
 		  struct store_error *err)
 {
 	struct postgres *p = (struct postgres *)store;
-	char below[24], keep[24];
-	const char *values[] = {collector, below, keep};
-	const struct pg_params params = {.n = 3, .values = values};
 	enum store_status st;
+	char sql[FORGET_MAX];
 
-	(void)snprintf(below, sizeof(below), "%" PRIu64,
-		       floor < INT64_MAX ? floor : (uint64_t)INT64_MAX);
-	(void)snprintf(keep, sizeof(keep), "%" PRIu64, p->conf->database.ledger_keep_ms);
-	st = pg_query_params(&p->c,
-			     "DELETE FROM metric_collectord.batches"
-			     " WHERE collector = $1::uuid AND batch < $2::bigint AND stored_at <"
-			     " pg_catalog.now() - $3::bigint * interval '1 millisecond'",
-			     &params, NULL, err);
+	assert_uuid(collector);
+	(void)snprintf(sql, sizeof(sql),
+		       PG_NO_STATEMENT_TIMEOUT
+		       "DELETE FROM metric_collectord.batches WHERE collector = '%s'"
+		       " AND batch < %" PRIu64 " AND stored_at <"
+		       " pg_catalog.now() - %" PRIu64 " * interval '1 millisecond'",
+		       collector, floor < INT64_MAX ? floor : (uint64_t)INT64_MAX,
+		       p->conf->database.ledger_keep_ms);
+	st = pg_query(&p->c, sql, NULL, err);
 	if (st != STORE_OK)
 		return st;
 	p->c.stall_ms = PG_DDL_STALL_MS;

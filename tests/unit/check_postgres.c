@@ -450,6 +450,28 @@ START_TEST(only_old_settled_rows_of_our_own_are_deleted)
 }
 END_TEST
 
+/* It is meant for readers. */
+START_TEST(a_statement_timeout_does_not_bind_housekeeping)
+{
+	struct store *s = open_store();
+
+	fill_batch(1, 1);
+	assert_put(s, 1, 0, false);
+	store_close(s);
+	(void)SQL("ALTER DATABASE %s SET statement_timeout = '2s';"
+		  "UPDATE metric_collectord.batches SET stored_at = now() - interval '61 minutes';"
+		  "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+		  " $$BEGIN PERFORM pg_sleep(3); RETURN NULL; END$$;"
+		  "CREATE TRIGGER slow BEFORE DELETE ON metric_collectord.batches"
+		  " FOR EACH STATEMENT EXECUTE FUNCTION slow()",
+		  database);
+	s = open_store();
+	ck_assert_int_eq(store_maintain(s, COLLECTOR, UINT64_MAX, &err), STORE_OK);
+	ck_assert_str_eq(SQL("SELECT count(*) FROM metric_collectord.batches"), "0");
+	store_close(s);
+}
+END_TEST
+
 static void
 add_tests(Suite *s)
 {
@@ -471,6 +493,7 @@ add_tests(Suite *s)
 	tcase_add_test(tc, a_transaction_in_doubt_is_waited_for);
 	tcase_add_test(tc, the_ledger_tells_what_is_missing);
 	tcase_add_test(tc, only_old_settled_rows_of_our_own_are_deleted);
+	tcase_add_test(tc, a_statement_timeout_does_not_bind_housekeeping);
 }
 
 int
