@@ -75,7 +75,8 @@ class Ports:
         self.locks = []
         with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="utf-8") as file:
             first, last = map(int, file.read().split())
-        candidates = [port for port in range(10000, 65536) if not first <= port <= last]
+        ports = range(10000, 65536)
+        candidates = [port for port in ports if not first <= port <= last] or ports
         self.candidates = iter(random.sample(candidates, len(candidates)))
 
     def take(self):
@@ -233,6 +234,19 @@ class Database(Queries):
             except psycopg2.errors.DeadlockDetected:
                 if not left:
                     raise
+
+    def replace_metrics(self):
+        """Somebody puts a table of his own in the place of the one that migrations have shaped."""
+        self.execute("ALTER TABLE metrics RENAME TO metrics_2025")
+        self.execute(
+            "CREATE TABLE metrics (time timestamptz NOT NULL, metric_name text NOT NULL,"
+            " value float8 NOT NULL)"
+        )
+
+    def migrations(self, flavour):
+        """The versions that are recorded as applied, in order."""
+        sql = "SELECT version FROM metric_collectord.migrations WHERE flavour = %s ORDER BY version"
+        return [version for (version,) in self.rows(sql, flavour)]
 
 
 class Cluster:

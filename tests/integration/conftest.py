@@ -89,6 +89,16 @@ def database(cluster):
 
 
 @pytest.fixture
+def role(cluster, database):
+    """One that may log in, and nothing else; its rights in database, and what it owns there, go with it."""
+    name = "role_" + cluster.unused_name()
+    cluster.execute(f"CREATE ROLE {name} LOGIN")
+    yield name
+    database.execute(f"DROP OWNED BY {name}")
+    cluster.execute(f"DROP ROLE {name}")
+
+
+@pytest.fixture
 def sqlite_store(tmp_path):
     return Sqlite(tmp_path / "metrics.db")
 

@@ -12,9 +12,6 @@ DISTRIBUTED = (
     " WHERE table_name = 'metrics'::regclass"
 )
 PARTITIONS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'metrics'::regclass"
-MIGRATIONS = (
-    "SELECT version FROM metric_collectord.migrations WHERE flavour = 'citus' ORDER BY version"
-)
 
 
 @pytest.fixture
@@ -82,11 +79,7 @@ def test_a_table_in_its_place_is_distributed_too(start_collector, citus_database
     first = start_collector(citus_database, database__citus="require")
     first.wait_event("table_distributed", timeout=60)
     assert first.stop() == 0
-    citus_database.execute("ALTER TABLE metrics RENAME TO metrics_2025")
-    citus_database.execute(
-        "CREATE TABLE metrics (time timestamptz NOT NULL, metric_name text NOT NULL,"
-        " value float8 NOT NULL)"
-    )
+    citus_database.replace_metrics()
     second = start_collector(citus_database, database__citus="require")
     second.wait_event("table_distributed", timeout=60)
     second.send(series("m", 100))
@@ -94,7 +87,7 @@ def test_a_table_in_its_place_is_distributed_too(start_collector, citus_database
     assert local_rows(citus_database) == 0
     for collector in (first, second):  # all migrations of the flavour, each time
         applied = [e["version"] for e in collector.find("migration_applied", flavour="citus")]
-        assert [(version,) for version in applied] == citus_database.rows(MIGRATIONS)
+        assert applied == citus_database.migrations("citus")
 
 
 def test_a_distribution_of_others_is_left_alone(start_collector, citus_database):

@@ -240,30 +240,24 @@ def test_table_renamed_and_renamed_back(start_collector, database):
     assert_once(database, 200)
 
 
-def test_row_security(start_collector, cluster, database):
+def test_row_security(start_collector, cluster, database, role):
     """COPY is refused under it: the batch waits, and the hint names what the role needs."""
     start_collector(database, name="admin").wait_event("database_connected")
-    role = "bound_" + cluster.unused_name()
-    cluster.execute(f"CREATE ROLE {role} LOGIN")
-    try:
-        database.execute(
-            "ALTER TABLE metrics ENABLE ROW LEVEL SECURITY;"
-            f"GRANT USAGE ON SCHEMA metric_collectord TO {role}; GRANT INSERT ON metrics TO {role};"
-            f"GRANT ALL ON ALL TABLES IN SCHEMA metric_collectord TO {role}"
-        )
-        collector = start_collector(
-            name="bound", database__uri=database.uri_for(role), database__migrate=False
-        )
-        collector.send(frame("m", 1))
-        event = collector.wait_event("batch_held")
-        assert event["sqlstate"] == "0A000"
-        assert "BYPASSRLS" in event["hint"]
-        cluster.execute(f"ALTER ROLE {role} BYPASSRLS")
-        database.wait_count(1)
-        collector.stop()
-    finally:
-        database.execute(f"DROP OWNED BY {role}")
-        cluster.execute(f"DROP ROLE {role}")
+    database.execute(
+        "ALTER TABLE metrics ENABLE ROW LEVEL SECURITY;"
+        f"GRANT USAGE ON SCHEMA metric_collectord TO {role}; GRANT INSERT ON metrics TO {role};"
+        f"GRANT ALL ON ALL TABLES IN SCHEMA metric_collectord TO {role}"
+    )
+    collector = start_collector(
+        name="bound", database__uri=database.uri_for(role), database__migrate=False
+    )
+    collector.send(frame("m", 1))
+    event = collector.wait_event("batch_held")
+    assert event["sqlstate"] == "0A000"
+    assert "BYPASSRLS" in event["hint"]
+    cluster.execute(f"ALTER ROLE {role} BYPASSRLS")
+    database.wait_count(1)
+    collector.stop()
 
 
 # ---- single rows ----

@@ -154,26 +154,16 @@ def test_six_collectors_start_at_once_on_an_empty_server(new_collector, own_clus
 # ---- roles ----
 
 
-@pytest.fixture
-def role(cluster):
-    """An unprivileged one; what it owns goes with its database."""
-    name = "role_" + cluster.unused_name()
-    cluster.execute(f"CREATE ROLE {name} LOGIN")
-    yield name
-    cluster.execute(f"DROP ROLE IF EXISTS {name}")
-
-
-def test_owner_of_the_database_is_enough(start_collector, cluster, role):
-    database = cluster.create_database()
+def test_owner_of_the_database_is_enough(start_collector, cluster, database, role):
     cluster.execute(f"ALTER DATABASE {database.name} OWNER TO {role}")
     collector = start_collector(database__uri=database.uri_for(role))
     collector.send(frame("m", 1))
     database.wait_count(1)
     collector.stop()
-    cluster.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+    cluster.execute(f"ALTER DATABASE {database.name} OWNER TO postgres")
 
 
-def test_role_that_may_only_write(start_collector, cluster, database, role):
+def test_role_that_may_only_write(start_collector, database, role):
     """An administrator's collector has made the tables."""
     start_collector(database, name="admin").wait_event("database_connected")
     database.execute(f"GRANT USAGE ON SCHEMA metric_collectord TO {role}")
@@ -185,7 +175,6 @@ def test_role_that_may_only_write(start_collector, cluster, database, role):
     collector.send(frame("m", 1))
     database.wait_count(1)
     collector.stop()
-    database.execute(f"DROP OWNED BY {role}")
 
 
 def test_role_without_any_right_is_told_and_loses_nothing(
@@ -205,7 +194,7 @@ def test_role_without_any_right_is_told_and_loses_nothing(
     database.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
     database.wait_count(100, timeout=60)
     assert collector.stop() == 0
-    database.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}")
+    cluster.execute(f"ALTER DATABASE {database.name} OWNER TO postgres")
 
 
 # ---- several connections ----

@@ -158,48 +158,36 @@ def test_nobody_alive(start_collector, database):
     assert database.value(COMPLETE) is None
 
 
-def test_a_reader_needs_little(start_collector, cluster, database):
+def test_a_reader_needs_little(start_collector, database, role):
     collector = start_collector(database)
     collector.send(frame("m", 1))
     database.wait_count(1)
-    role = "reader_" + cluster.unused_name()
-    cluster.execute(f"CREATE ROLE {role}")
-    try:
-        database.execute(
-            f"GRANT USAGE ON SCHEMA metric_collectord TO {role};"
-            f"GRANT SELECT ON metrics, metrics_latest TO {role}"
-        )
-        connection = database.connect()
-        with connection.cursor() as cursor:
-            cursor.execute(f"SET ROLE {role}")
-            cursor.execute("SELECT metric_name, value FROM metrics_latest")
-            assert cursor.fetchall() == [("m", 1.0)]
-            cursor.execute(COMPLETE)
-            assert cursor.fetchone()[0] is not None
-        connection.close()
-    finally:
-        database.execute(f"DROP OWNED BY {role}")
-        cluster.execute(f"DROP ROLE {role}")
+    database.execute(
+        f"GRANT USAGE ON SCHEMA metric_collectord TO {role};"
+        f"GRANT SELECT ON metrics, metrics_latest TO {role}"
+    )
+    connection = database.connect()
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET ROLE {role}")
+        cursor.execute("SELECT metric_name, value FROM metrics_latest")
+        assert cursor.fetchall() == [("m", 1.0)]
+        cursor.execute(COMPLETE)
+        assert cursor.fetchone()[0] is not None
+    connection.close()
 
 
-def test_a_role_that_may_not_update_still_stores(start_collector, cluster, database):
+def test_a_role_that_may_not_update_still_stores(start_collector, database, role):
     """Its promises travel with its batches; that it is alive it cannot say, and logs that."""
     start_collector(database, name="admin").wait_event("database_connected")
-    role = "writer_" + cluster.unused_name()
-    cluster.execute(f"CREATE ROLE {role} LOGIN")
-    try:
-        database.execute(
-            f"GRANT USAGE ON SCHEMA metric_collectord TO {role}; GRANT INSERT ON metrics TO {role};"
-            f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA metric_collectord TO {role}"
-        )
-        collector = start_collector(
-            name="writer", database__uri=database.uri_for(role), database__migrate=False
-        )
-        assert collector.wait_event("claim_failed")["sqlstate"] == "42501"
-        collector.send(frame("m", 1))
-        database.wait_count(1)
-        assert database.value("SELECT complete_until IS NOT NULL FROM metric_collectord.batches")
-        collector.stop()
-    finally:
-        database.execute(f"DROP OWNED BY {role}")
-        cluster.execute(f"DROP ROLE {role}")
+    database.execute(
+        f"GRANT USAGE ON SCHEMA metric_collectord TO {role}; GRANT INSERT ON metrics TO {role};"
+        f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA metric_collectord TO {role}"
+    )
+    collector = start_collector(
+        name="writer", database__uri=database.uri_for(role), database__migrate=False
+    )
+    assert collector.wait_event("claim_failed")["sqlstate"] == "42501"
+    collector.send(frame("m", 1))
+    database.wait_count(1)
+    assert database.value("SELECT complete_until IS NOT NULL FROM metric_collectord.batches")
+    collector.stop()

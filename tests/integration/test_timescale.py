@@ -7,9 +7,6 @@ HYPERTABLES = (
     "SELECT hypertable_name FROM timescaledb_information.hypertables"
     " WHERE hypertable_schema = 'public'"
 )
-MIGRATIONS = (
-    "SELECT version FROM metric_collectord.migrations WHERE flavour = 'timescaledb' ORDER BY version"
-)
 
 
 @pytest.fixture
@@ -72,12 +69,8 @@ def test_a_table_in_its_place_becomes_one_too(start_collector, timescale_databas
     first = start_collector(timescale_database, database__timescaledb="auto")
     first.wait_event("hypertable_created", timeout=60)
     assert first.stop() == 0
-    timescale_database.execute(
-        "ALTER TABLE metrics RENAME TO metrics_2025;"
-        "CREATE TABLE metrics (time timestamptz NOT NULL, metric_name text NOT NULL,"
-        " value float8 NOT NULL);"
-        "INSERT INTO metrics VALUES (now(), 'old', 0)"
-    )
+    timescale_database.replace_metrics()
+    timescale_database.execute("INSERT INTO metrics VALUES (now(), 'old', 0)")
     second = start_collector(timescale_database, database__timescaledb="require")
     second.wait_event("hypertable_created", timeout=60)
     second.send(frame("m", 1))
@@ -85,7 +78,7 @@ def test_a_table_in_its_place_becomes_one_too(start_collector, timescale_databas
     assert ("metrics",) in timescale_database.rows(HYPERTABLES)
     for collector in (first, second):  # all migrations of the flavour, each time
         applied = [e["version"] for e in collector.find("migration_applied", flavour="timescaledb")]
-        assert [(version,) for version in applied] == timescale_database.rows(MIGRATIONS)
+        assert applied == timescale_database.migrations("timescaledb")
 
 
 def test_off_leaves_a_plain_table(start_collector, timescale_database):
