@@ -6,8 +6,8 @@
 
 #include "config.h"
 #include "server.h"
-#include "service/conf.h"
-#include "service/log.h"
+#include "conf/conf.h"
+#include "log/log.h"
 
 #define EXIT_USAGE 2
 #define OVERRIDES_MAX 256

@@ -9,16 +9,16 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "buffer/queue.h"
-#include "buffer/spool.h"
+#include "buffer/queue/queue.h"
+#include "buffer/spool/spool.h"
 #include "config.h"
 #include "net/client.h"
 #include "net/listeners.h"
 #include "net/loop.h"
-#include "service/clock.h"
-#include "service/log.h"
-#include "service/notify.h"
-#include "service/stats.h"
+#include "base/clock.h"
+#include "log/log.h"
+#include "log/notify.h"
+#include "log/stats.h"
 #include "store/writer.h"
 
 #define TICK_MS 1000

@@ -9,7 +9,7 @@
  */
 #pragma once
 
-#include "service/conf.h"
+#include "conf/conf.h"
 
 /* How long a stop waits for the database, ms. */
 #define SERVER_STOP_MS 10000

@@ -21,7 +21,7 @@ same() {
 	if [ ! -s "$dir/want" ]; then
 		echo "$program: no table" >&2
 		status=1
-	elif ! diff -U 0 --label "the table (src/service/conf_key.c)" --label "$1" \
+	elif ! diff -U 0 --label "the table (src/conf/conf_key.c)" --label "$1" \
 		"$dir/want" "$dir/have"; then
 		echo "$1 does not agree with the table" >&2
 		status=1

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Includes point down the layers of the source tree:
 #
-#	main > server > net, store > buffer > wire > service
+#	main > server > net, store > buffer > wire > conf > log > base
 #
 # net and store never see each other.  tools may include anything but server and main,
 # and nobody includes tools.  A new directory must be given its place here.
@@ -32,12 +32,14 @@ offences=$(LC_ALL=C find "$root/src" -name '*.[ch]' -exec awk -v src="$root/src/
 		return from == to || rank[to] < rank[from]
 	}
 	BEGIN {
-		rank["service"] = 0
-		rank["wire"] = 1
-		rank["buffer"] = 2
-		rank["net"] = rank["store"] = 3
-		rank["server"] = 4
-		rank["main"] = rank["tools"] = 5
+		rank["base"] = 0
+		rank["log"] = 1
+		rank["conf"] = 2
+		rank["wire"] = 3
+		rank["buffer"] = 4
+		rank["net"] = rank["store"] = 5
+		rank["server"] = 6
+		rank["main"] = rank["tools"] = 7
 	}
 	/^[ \t]*#[ \t]*include[ \t]*"/ {
 		from = layer(substr(FILENAME, length(src) + 1))

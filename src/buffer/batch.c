@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "buffer/spool.h"
+#include "buffer/spool/spool.h"
 
 #define BATCH_FIRST_CAPACITY ((size_t)64 * 1024)
 

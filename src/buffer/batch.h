@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "buffer/spool_file.h"
+#include "buffer/spool/spool_file.h"
 
 /*
  * The content of a sealed batch as stores see it; borrowed for a call.

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "net/client_internal.h"
-#include "service/clock.h"
-#include "service/log.h"
+#include "base/clock.h"
+#include "log/log.h"
 
 /* Per client at stop, more than a socket holds: a sender may never pause. */
 #define DRAIN_READS 32

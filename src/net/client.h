@@ -21,10 +21,10 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-#include "buffer/queue.h"
+#include "buffer/queue/queue.h"
 #include "net/loop.h"
-#include "service/conf.h"
-#include "service/stats.h"
+#include "conf/conf.h"
+#include "log/stats.h"
 
 #define CLIENT_SYNCS_MAX 256
 

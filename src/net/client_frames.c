@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "net/client_internal.h"
-#include "service/clock.h"
-#include "service/log.h"
+#include "base/clock.h"
+#include "log/log.h"
 
 /* A run of valid frames that the queue has not got yet. */
 struct run {

@@ -11,7 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "service/log.h"
+#include "log/log.h"
 
 #define BACKLOG INT_MAX /* the kernel cuts it to net.core.somaxconn, 4096 by default */
 #define PATH_SIZE (sizeof(((struct sockaddr_un *)NULL)->sun_path) + 1)

@@ -19,7 +19,7 @@
 #include <sys/socket.h>
 
 #include "net/loop.h"
-#include "service/address.h"
+#include "base/address.h"
 
 #define LISTENER_ACCEPTS 64 /* per wake-up, at most: others want their turn too */
 #define LISTENER_PAUSE_MIN_MS 100

@@ -6,8 +6,8 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#include "service/conf_key.h"
-#include "service/log.h"
+#include "conf/conf_key.h"
+#include "log/log.h"
 
 #define STOP_ACCEPTS 4096 /* connections taken from a backlog at stop, at the most */
 

@@ -9,7 +9,7 @@
 
 #include "net/listener.h"
 #include "net/loop.h"
-#include "service/conf.h"
+#include "conf/conf.h"
 
 struct listeners;
 

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #include "buffer/batch.h"
-#include "service/conf.h"
+#include "conf/conf.h"
 
 enum store_status {
 	STORE_OK,

@@ -21,8 +21,8 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "service/clock.h"
-#include "service/log.h"
+#include "base/clock.h"
+#include "log/log.h"
 #include "store/store.h"
 
 #define BACKOFF_FIRST_MS 100

@@ -13,8 +13,8 @@
 
 #include <stdbool.h>
 
-#include "buffer/queue.h"
-#include "service/conf.h"
+#include "buffer/queue/queue.h"
+#include "conf/conf.h"
 
 struct writers;
 

@@ -18,8 +18,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "service/address.h"
-#include "service/clock.h"
+#include "base/address.h"
+#include "base/clock.h"
 #include "wire/bytes.h"
 #include "wire/frame.h"
 #include "wire/utf8.h"

@@ -19,9 +19,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "buffer/spool.h"
-#include "service/conf.h"
-#include "service/text.h"
+#include "buffer/spool/spool.h"
+#include "conf/conf.h"
+#include "base/text.h"
 #include "tools/spool_look.h"
 #include "wire/frame.h"
 

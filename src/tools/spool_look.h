@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "buffer/spool_file.h"
+#include "buffer/spool/spool_file.h"
 
 /* A file, as the directory's listing names it. */
 struct look_entry {

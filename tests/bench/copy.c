@@ -21,8 +21,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "store/copy.h"
-#include "store/sort.h"
+#include "store/pg/batch/copy.h"
+#include "store/pg/batch/sort.h"
 #include "wire/frame.h"
 
 #define PIECE ((size_t)256 * 1024)

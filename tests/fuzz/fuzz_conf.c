@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "service/conf.h"
+#include "conf/conf.h"
 
 static void
 count_line(void *arg, const char *line)

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "buffer/spool_file.h"
+#include "buffer/spool/spool_file.h"
 #include "wire/bytes.h"
 #include "wire/crc32c.h"
 #include "wire/frame.h"

@@ -1,4 +1,4 @@
-"""The format of spool files (src/buffer/spool_file.h), for tests that look into them and damage them."""
+"""The format of spool files (src/buffer/spool/spool_file.h), for tests that look into them and damage them."""
 import pathlib
 import struct
 

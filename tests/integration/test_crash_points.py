@@ -1,5 +1,5 @@
 """
-The crash matrix: the daemon stops itself at a named point (src/service/crash_point.h), is killed
+The crash matrix: the daemon stops itself at a named point (src/base/crash_point.h), is killed
 there, and the next start goes on with the same spool.
 """
 import os

@@ -1,4 +1,4 @@
-#include "service/address.h"
+#include "base/address.h"
 
 #include <arpa/inet.h>
 #include <check.h>

@@ -1,4 +1,4 @@
-#include "store/chunk_guard.h"
+#include "store/pg/batch/chunk_guard.h"
 
 #include <check.h>
 #include <stdlib.h>

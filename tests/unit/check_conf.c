@@ -1,4 +1,4 @@
-#include "service/conf.h"
+#include "conf/conf.h"
 
 #include <check.h>
 #include <errno.h>

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 
 #include "conf_test.h"
-#include "service/conf_file.h"
+#include "conf/conf_file.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 #define F CONF_TEST_FILE

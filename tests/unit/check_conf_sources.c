@@ -1,5 +1,5 @@
 /* Where settings come from, and which wins; the database and its password. */
-#include "service/conf.h"
+#include "conf/conf.h"
 
 #include <check.h>
 #include <stdlib.h>

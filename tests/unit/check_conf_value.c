@@ -1,4 +1,4 @@
-#include "service/conf_value.h"
+#include "conf/conf_value.h"
 
 #include <check.h>
 #include <errno.h>

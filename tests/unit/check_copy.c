@@ -1,4 +1,4 @@
-#include "store/copy.h"
+#include "store/pg/batch/copy.h"
 
 #include <check.h>
 #include <math.h>

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "loop_test.h"
-#include "service/log.h"
+#include "log/log.h"
 
 #define CLIENTS 100
 #define ALL 4096 /* accepts that a stop may make */

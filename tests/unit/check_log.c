@@ -1,4 +1,4 @@
-#include "service/log.h"
+#include "log/log.h"
 
 #include <check.h>
 #include <math.h>
@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "log_test.h"
-#include "service/log_event.h"
+#include "log/log_event.h"
 
 #define LOG_TEST_KINDS 64 /* the table's size in log.c */
 #define NOW UINT64_C(1769851800000000)

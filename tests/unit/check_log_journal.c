@@ -1,5 +1,5 @@
 /* The log and the journal, for which the test stands in. */
-#include "service/log.h"
+#include "log/log.h"
 
 #include <check.h>
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include <systemd/sd-journal.h>
 
 #include "log_test.h"
-#include "service/log_event.h"
+#include "log/log_event.h"
 
 static struct {
 	int calls, result, stream_result;

@@ -1,5 +1,5 @@
 /* The log and its stderr: pipes, sockets, readers that do not read, and threads. */
-#include "service/log.h"
+#include "log/log.h"
 
 #include <check.h>
 #include <errno.h>

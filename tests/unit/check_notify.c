@@ -1,4 +1,4 @@
-#include "service/notify.h"
+#include "log/notify.h"
 
 #include <check.h>
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-#include "store/pg_error.h"
+#include "store/pg/link/pg_error.h"
 
 #include <check.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-#include "store/pg_shape.h"
+#include "store/pg/batch/pg_shape.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -13,7 +13,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "store/resolve.h"
+#include "store/pg/link/resolve.h"
 
 #define FOREVER_MS 40000
 

@@ -1,4 +1,4 @@
-#include "store/sort.h"
+#include "store/pg/batch/sort.h"
 
 #include <check.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* The directory, its lock, identity and numbers; check_spool_*.c have the rest. */
-#include "buffer/spool.h"
+#include "buffer/spool/spool.h"
 
 #include "spool_dir.h"
 #include "wire/bytes.h"

@@ -1,4 +1,4 @@
-#include "buffer/spool_file.h"
+#include "buffer/spool/spool_file.h"
 
 #include <check.h>
 #include <errno.h>

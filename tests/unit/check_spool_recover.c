@@ -1,5 +1,5 @@
 /* What an earlier run left, in whatever state. */
-#include "buffer/spool.h"
+#include "buffer/spool/spool.h"
 
 #include "spool_dir.h"
 

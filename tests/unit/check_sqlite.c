@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "sqlite_fixture.h"
-#include "store/sqlite_db.h"
+#include "store/sqlite/sqlite_db.h"
 
 #define METRICS "SELECT time, metric_name, value FROM metrics ORDER BY time DESC"
 #define COUNT_LEDGER "SELECT count(*) FROM metric_collectord_batches"

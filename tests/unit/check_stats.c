@@ -1,4 +1,4 @@
-#include "service/stats.h"
+#include "log/stats.h"
 
 #include <check.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "service/log.h"
+#include "log/log.h"
 
 static const struct {
 	struct stats s;

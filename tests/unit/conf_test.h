@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-#include "service/conf.h"
+#include "conf/conf.h"
 
 #define CONF_TEST_FILE "test.conf"
 

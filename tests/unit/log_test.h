@@ -13,7 +13,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "service/log.h"
+#include "log/log.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 

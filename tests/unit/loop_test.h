@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "net/loop.h"
-#include "service/clock.h"
+#include "base/clock.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "service/conf.h"
+#include "conf/conf.h"
 
 static void
 print_error(void *arg, const char *line)

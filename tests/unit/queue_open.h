@@ -6,7 +6,7 @@
 #include <check.h>
 #include <string.h>
 
-#include "buffer/queue.h"
+#include "buffer/queue/queue.h"
 
 static struct conf conf;
 static struct stats stats;

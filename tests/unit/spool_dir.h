@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "buffer/spool.h"
+#include "buffer/spool/spool.h"
 #include "spool_samples.h"
 
 #define PATH_SIZE 512

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "buffer/spool_file.h"
+#include "buffer/spool/spool_file.h"
 #include "wire/frame.h"
 
 #define SAMPLE_TIME UINT64_C(1700000000000000)

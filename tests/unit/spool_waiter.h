@@ -6,7 +6,7 @@
 
 #include <pthread.h>
 
-#include "buffer/spool_internal.h"
+#include "buffer/spool/spool_internal.h"
 #include "spool_dir.h"
 
 /* For other threads than the test's own: Check's assertions are not theirs to use. */

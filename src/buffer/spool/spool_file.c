@@ -1,0 +1,348 @@
+#include "buffer/spool/spool_file.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "wire/bytes.h"
+#include "wire/crc32c.h"
+#include "wire/frame.h"
+
+/* Where the header's fields stand; the drawing is in spool_file.h. */
+enum {
+	AT_VERSION = 8,
+	AT_HEADER_SIZE = 10,
+	AT_COLLECTOR = 16,
+	AT_NUMBER = 32,
+	AT_CREATED = 40,
+	AT_HEADER_CRC = 52,
+	AT_SEAL = 56,
+	AT_BLOCKS = 60,
+	AT_ROWS = 64,
+	AT_BYTES = 72,
+	AT_MIN = 80,
+	AT_MAX = 88,
+	AT_FILE_SIZE = 96,
+	AT_SEAL_CRC = 108,
+};
+
+static const uint8_t file_magic[8] = "MCSPOOL";
+static const uint8_t seal_magic[4] = {'S', 'E', 'A', 'L'};
+static const uint8_t block_magic[] = SPOOL_BLOCK_MAGIC;
+#define MAGIC_SIZE 4
+
+/*
+ * What failed candidates may cost a walk, as a multiple of the bytes walked.  A sender can
+ * put block headers into its metrics, so that each of many overlapping candidates asks for a
+ * long CRC; chance alone spends less than one of these.
+ */
+#define WALK_BUDGET 64
+
+void
+spool_header_encode(uint8_t out[SPOOL_FILE_HEADER], const struct spool_header *h)
+{
+	memset(out, 0, SPOOL_FILE_HEADER);
+	memcpy(out, file_magic, sizeof(file_magic));
+	be16_store(out + AT_VERSION, SPOOL_FILE_VERSION);
+	be16_store(out + AT_HEADER_SIZE, SPOOL_FILE_HEADER);
+	(void)uuid_parse(h->collector, out + AT_COLLECTOR);
+	be64_store(out + AT_NUMBER, h->number);
+	be64_store(out + AT_CREATED, h->created_us);
+	be32_store(out + AT_HEADER_CRC, crc32c(0, out, AT_HEADER_CRC));
+	if (!h->sealed)
+		return;
+	memcpy(out + AT_SEAL, seal_magic, sizeof(seal_magic));
+	be32_store(out + AT_BLOCKS, h->summary.blocks);
+	be64_store(out + AT_ROWS, h->summary.rows);
+	be64_store(out + AT_BYTES, h->summary.bytes);
+	be64_store(out + AT_MIN, h->summary.min_us);
+	be64_store(out + AT_MAX, h->summary.max_us);
+	be64_store(out + AT_FILE_SIZE, h->summary.file_size);
+	be32_store(out + AT_SEAL_CRC, crc32c(0, out + AT_SEAL, AT_SEAL_CRC - AT_SEAL));
+}
+
+/* Could len bytes hold that many frames? */
+static bool
+rows_fit(uint64_t rows, uint64_t len)
+{
+	return rows <= len / (FRAME_FIXED + 1) && len <= rows * FRAME_MAX;
+}
+
+static bool
+summary_decode(const uint8_t *p, struct spool_summary *ret)
+{
+	struct spool_summary s = {
+	    .rows = be64_load(p + AT_ROWS),
+	    .bytes = be64_load(p + AT_BYTES),
+	    .min_us = be64_load(p + AT_MIN),
+	    .max_us = be64_load(p + AT_MAX),
+	    .file_size = be64_load(p + AT_FILE_SIZE),
+	    .blocks = be32_load(p + AT_BLOCKS),
+	};
+
+	if (memcmp(p + AT_SEAL, seal_magic, sizeof(seal_magic)) != 0)
+		return false;
+	if (be32_load(p + AT_SEAL_CRC) != crc32c(0, p + AT_SEAL, AT_SEAL_CRC - AT_SEAL))
+		return false;
+	if (!rows_fit(s.rows, s.bytes) || s.blocks > s.rows || s.min_us > s.max_us)
+		return false;
+	if (s.file_size != SPOOL_FILE_HEADER + (uint64_t)s.blocks * SPOOL_BLOCK_HEADER + s.bytes)
+		return false;
+	*ret = s;
+	return true;
+}
+
+int
+spool_header_decode(const uint8_t *p, size_t len, struct spool_header *ret)
+{
+	uint16_t version;
+
+	if (len < SPOOL_FILE_HEADER || memcmp(p, file_magic, sizeof(file_magic)) != 0)
+		return -EBADMSG;
+	if (be32_load(p + AT_HEADER_CRC) != crc32c(0, p, AT_HEADER_CRC))
+		return -EBADMSG;
+	version = be16_load(p + AT_VERSION);
+	if (version > SPOOL_FILE_VERSION)
+		return -ENOTSUP;
+	if (version == 0 || be16_load(p + AT_HEADER_SIZE) != SPOOL_FILE_HEADER)
+		return -EBADMSG;
+	memset(ret, 0, sizeof(*ret));
+	uuid_format(ret->collector, p + AT_COLLECTOR);
+	ret->number = be64_load(p + AT_NUMBER);
+	ret->created_us = be64_load(p + AT_CREATED);
+	ret->sealed = summary_decode(p, &ret->summary);
+	return 0;
+}
+
+static uint32_t
+block_crc(const uint8_t *header, const uint8_t *frames, size_t len)
+{
+	return crc32c(crc32c(0, header, SPOOL_BLOCK_HEADER - 4), frames, len);
+}
+
+void
+spool_block_encode(uint8_t out[SPOOL_BLOCK_HEADER], const uint8_t *frames, uint32_t len,
+		   uint32_t rows)
+{
+	memcpy(out, block_magic, MAGIC_SIZE);
+	be32_store(out + 4, len);
+	be32_store(out + 8, rows);
+	be32_store(out + 12, block_crc(out, frames, len));
+}
+
+void
+spool_summary_add(struct spool_summary *sum, uint64_t bytes, uint64_t rows, uint64_t min_us,
+		  uint64_t max_us)
+{
+	if (rows == 0)
+		return;
+	if (sum->rows == 0 || min_us < sum->min_us)
+		sum->min_us = min_us;
+	if (sum->rows == 0 || max_us > sum->max_us)
+		sum->max_us = max_us;
+	sum->rows += rows;
+	sum->bytes += bytes;
+}
+
+/*
+ * Adds the metrics at p to *sum, up to the first bytes that are none; returns how many bytes
+ * were metrics.
+ */
+static size_t
+metrics_add(const uint8_t *p, size_t len, struct spool_summary *sum)
+{
+	struct frame f;
+	size_t at = 0;
+
+	while (at < len) {
+		size_t n = frame_decode(p + at, len - at, &FRAME_WINDOW_ALL, &f);
+
+		if (n == 0 || f.kind != FRAME_METRIC)
+			break;
+		spool_summary_add(sum, n, 1, f.time_us, f.time_us);
+		at += n;
+	}
+	return at;
+}
+
+/* The length of the block whose header is at p, or 0 for what cannot be one. */
+static uint32_t
+block_length(const uint8_t *p, size_t len)
+{
+	uint32_t n;
+
+	if (len < SPOOL_BLOCK_HEADER || memcmp(p, block_magic, MAGIC_SIZE) != 0)
+		return 0;
+	n = be32_load(p + 4);
+	return n <= SPOOL_BLOCK_MAX && rows_fit(be32_load(p + 8), n) ? n : 0;
+}
+
+/*
+ * The sound block at p: adds it to *sum and returns the length of its frames; 0 if there is
+ * none.  Looking in vain is paid from *budget; once that is spent there are no blocks.
+ */
+static uint32_t
+block_take(const uint8_t *p, size_t len, uint64_t *budget, struct spool_summary *sum)
+{
+	uint32_t n = block_length(p, len);
+	struct spool_summary s = *sum;
+
+	if (n == 0 || n > len - SPOOL_BLOCK_HEADER || n > *budget)
+		return 0;
+	if (block_crc(p, p + SPOOL_BLOCK_HEADER, n) != be32_load(p + 12) ||
+	    metrics_add(p + SPOOL_BLOCK_HEADER, n, &s) != n ||
+	    s.rows - sum->rows != be32_load(p + 8)) {
+		*budget -= n;
+		return 0;
+	}
+	s.blocks++;
+	*sum = s;
+	return n;
+}
+
+/*
+ * Is this the beginning of a block that was being written when the daemon died?  One that has
+ * all its metrics was whole: then it is the length that is damaged.
+ */
+static bool
+block_torn(const uint8_t *p, size_t len)
+{
+	struct spool_summary have = {0};
+	uint32_t n;
+
+	if (len < SPOOL_BLOCK_HEADER)
+		return true;
+	n = block_length(p, len);
+	if (n <= len - SPOOL_BLOCK_HEADER) /* 0 is no block at all */
+		return false;
+	(void)metrics_add(p + SPOOL_BLOCK_HEADER, len - SPOOL_BLOCK_HEADER, &have);
+	return have.rows < be32_load(p + 8);
+}
+
+static size_t
+next_magic(const uint8_t *p, size_t len, size_t from)
+{
+	const uint8_t *hit = memmem(p + from, len - from, block_magic, MAGIC_SIZE);
+
+	return hit ? (size_t)(hit - p) : len;
+}
+
+void
+spool_walk(const uint8_t *p, size_t len, const struct spool_walk *w, struct spool_summary *sum,
+	   size_t *torn)
+{
+	uint64_t budget = (uint64_t)len * WALK_BUDGET;
+	size_t at = 0;
+	size_t bad = 0; /* what lies between here and at is in no sound block */
+
+	*torn = 0;
+	while (at < len) {
+		uint64_t rows = sum->rows;
+		uint32_t n = block_take(p + at, len - at, &budget, sum);
+
+		if (n == 0) {
+			at = next_magic(p, len, at + 1);
+			continue;
+		}
+		if (at > bad && w->damage)
+			w->damage(w->arg, bad, p + bad, at - bad);
+		if (w->block)
+			w->block(w->arg, at, p + at + SPOOL_BLOCK_HEADER, n,
+				 (uint32_t)(sum->rows - rows));
+		at += SPOOL_BLOCK_HEADER + (size_t)n;
+		bad = at;
+	}
+	if (bad == len)
+		return;
+	if (block_torn(p + bad, len - bad))
+		*torn = len - bad;
+	else if (w->damage)
+		w->damage(w->arg, bad, p + bad, len - bad);
+}
+
+void
+spool_name_as(char out[SPOOL_NAME_MAX], uint64_t number, const char *suffix)
+{
+	(void)snprintf(out, SPOOL_NAME_MAX, "%0*" PRIu64 "%s", SPOOL_NAME_DIGITS, number, suffix);
+}
+
+void
+spool_name(char out[SPOOL_NAME_MAX], uint64_t number)
+{
+	spool_name_as(out, number, ".batch");
+}
+
+bool
+spool_name_parse_as(const char *name, const char *suffix, uint64_t *number)
+{
+	uint64_t n = 0;
+
+	for (int i = 0; i < SPOOL_NAME_DIGITS; i++) {
+		unsigned digit = (unsigned)((unsigned char)name[i] - '0');
+
+		if (digit > 9 || n > SPOOL_NUMBER_MAX / 10)
+			return false;
+		n = n * 10 + digit;
+	}
+	if (n == 0 || n > SPOOL_NUMBER_MAX || strcmp(name + SPOOL_NAME_DIGITS, suffix) != 0)
+		return false;
+	*number = n;
+	return true;
+}
+
+bool
+spool_name_parse(const char *name, uint64_t *number)
+{
+	return spool_name_parse_as(name, ".batch", number);
+}
+
+void
+uuid_format(char out[UUID_TEXT], const uint8_t bin[16])
+{
+	static const char digits[] = "0123456789abcdef";
+	char *o = out;
+
+	for (int i = 0; i < 16; i++) {
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*o++ = '-';
+		*o++ = digits[bin[i] >> 4];
+		*o++ = digits[bin[i] & 15];
+	}
+	*o = '\0';
+}
+
+static int
+hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+bool
+uuid_parse(const char *text, uint8_t bin[16])
+{
+	uint8_t out[16];
+
+	for (int i = 0; i < 16; i++) {
+		int high, low;
+
+		if ((i == 4 || i == 6 || i == 8 || i == 10) && *text++ != '-')
+			return false;
+		high = hex_value(text[0]);
+		low = high < 0 ? -1 : hex_value(text[1]);
+		if (low < 0)
+			return false;
+		out[i] = (uint8_t)(high << 4 | low);
+		text += 2;
+	}
+	if (*text != '\0')
+		return false;
+	memcpy(bin, out, sizeof(out));
+	return true;
+}

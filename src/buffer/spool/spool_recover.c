@@ -1,0 +1,436 @@
+#include "buffer/spool/spool_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "log/log.h"
+#include "wire/bytes.h"
+
+/* A batch of the greatest configurable size, in blocks of one short metric each, is smaller. */
+#define SCAN_MAX (UINT64_C(4) << 30)
+
+#define STRETCHES_MAX 64
+
+struct stretch {
+	uint64_t offset;
+	uint64_t len;
+};
+
+/* What a look at a whole file has found. */
+struct scan {
+	uint8_t *data; /* room for a header, then the sound blocks back to back */
+	size_t end;
+	struct spool_header header; /* as a sealed file with only these blocks has it */
+	struct stretch bad[STRETCHES_MAX];
+	unsigned n_bad;
+	uint64_t lost;   /* bytes */
+	size_t torn;     /* bytes, of a file that was growing */
+	const char *why; /* what was wrong; NULL = nothing */
+};
+
+static void
+bad_add(struct scan *sc, uint64_t offset, uint64_t len)
+{
+	struct stretch *last;
+
+	if (len == 0)
+		return;
+	sc->lost += len;
+	sc->why = "damaged blocks; their bytes are in corrupt/";
+	if (sc->n_bad < STRETCHES_MAX) {
+		sc->bad[sc->n_bad++] = (struct stretch){offset, len};
+		return;
+	}
+	/* this many: save the rest in one piece, with the sound blocks in between */
+	last = &sc->bad[STRETCHES_MAX - 1];
+	last->len = offset + len - last->offset;
+}
+
+static void
+found_damage(void *arg, size_t offset, const uint8_t *p, size_t len)
+{
+	(void)p;
+	bad_add(arg, SPOOL_FILE_HEADER + (uint64_t)offset, len);
+}
+
+static void
+found_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint32_t rows)
+{
+	struct scan *sc = arg;
+	size_t size = SPOOL_BLOCK_HEADER + (size_t)len;
+
+	(void)offset;
+	(void)rows;
+	memmove(sc->data + sc->end, frames - SPOOL_BLOCK_HEADER, size);
+	sc->end += size;
+}
+
+/*
+ * Takes the header, if it is sound.  Otherwise the blocks may be, and the batch
+ * is taken for what its name says it is, and for ours.
+ */
+static int
+scan_header(const struct spool *s, uint64_t number, size_t len, struct scan *sc)
+{
+	int r = spool_header_decode(sc->data, len, &sc->header);
+
+	if (r == -ENOTSUP)
+		return r;
+	if (r == 0 && sc->header.number == number)
+		return 0;
+	sc->header = (struct spool_header){.number = number};
+	memcpy(sc->header.collector, s->identity, sizeof(sc->header.collector));
+	bad_add(sc, 0, len < SPOOL_FILE_HEADER ? len : SPOOL_FILE_HEADER);
+	return r == 0 ? -EBADMSG : 0;
+}
+
+static void
+scan_blocks(struct scan *sc, size_t len)
+{
+	const struct spool_walk walk = {found_block, found_damage, sc};
+	struct spool_summary sealed = sc->header.summary;
+	struct spool_summary *sum = &sc->header.summary;
+
+	*sum = (struct spool_summary){0};
+	sc->end = SPOOL_FILE_HEADER;
+	if (len > SPOOL_FILE_HEADER)
+		spool_walk(sc->data + SPOOL_FILE_HEADER, len - SPOOL_FILE_HEADER, &walk, sum,
+			   &sc->torn);
+	sum->file_size = sc->end;
+	if (sc->header.sealed && sc->torn) { /* once it was whole */
+		bad_add(sc, len - sc->torn, sc->torn);
+		sc->torn = 0;
+	}
+	if (sc->header.sealed && sum->rows < sealed.rows) {
+		uint64_t gone = sealed.file_size - sum->file_size;
+
+		sc->lost = sc->lost > gone ? sc->lost : gone;
+		sc->why = sc->why ? sc->why : "the file is shorter than it was";
+	}
+	sc->header.sealed = true;
+}
+
+/* Reads and judges a file.  The caller frees sc->data, also after an error. */
+static int
+scan_file(const struct spool *s, uint64_t number, int fd, uint64_t size, struct scan *sc)
+{
+	size_t got;
+	int r;
+
+	memset(sc, 0, sizeof(*sc));
+	if (size > SCAN_MAX)
+		return -EFBIG;
+	sc->data = malloc(size < SPOOL_FILE_HEADER ? SPOOL_FILE_HEADER : (size_t)size);
+	if (!sc->data)
+		return -ENOMEM;
+	r = disk_read(fd, sc->data, (size_t)size, 0, &got);
+	if (r == 0)
+		r = scan_header(s, number, got, sc);
+	if (r == 0)
+		scan_blocks(sc, got);
+	return r;
+}
+
+/* ---- what is to be done about it ---- */
+
+/* Saves the damaged stretches; returns whether all of them are safe. */
+static bool
+save_damage(const struct spool *s, const char *name, int fd, const struct scan *sc)
+{
+	bool news = sc->n_bad == 0;
+	int error = 0;
+
+	for (unsigned i = 0; i < sc->n_bad; i++) {
+		int r = disk_save(s, name, fd, sc->bad[i].offset, sc->bad[i].len);
+
+		if (r < 0)
+			error = r;
+		news |= r != 0;
+	}
+	if (news) /* not when a try that was cut short has said so already */
+		spool_corrupt(s, name, sc->lost,
+			      error ? "damaged blocks, which cannot be saved in corrupt/"
+				    : sc->why);
+	return error == 0;
+}
+
+static void
+move_aside(const struct spool *s, const char *name, uint64_t lost, const char *why)
+{
+	char text[256];
+	int r = disk_move_aside(s, name);
+
+	if (r < 0)
+		(void)snprintf(text, sizeof(text), "%s; it cannot be moved to corrupt/: %s", why,
+			       strerror(-r));
+	else
+		(void)snprintf(text, sizeof(text), "%s; moved to corrupt/", why);
+	spool_corrupt(s, name, lost, text);
+}
+
+static bool
+same_file(const struct spool *s, const char *name, int fd)
+{
+	struct stat a, b;
+
+	return fstatat(s->fd, name, &a, AT_SYMLINK_NOFOLLOW) == 0 && fstat(fd, &b) == 0 &&
+	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Replaces the file by one that holds the sound blocks alone; names is held. */
+static int
+replace_file(struct spool *s, const char *name, int old, struct scan *sc)
+{
+	char copy[SPOOL_NAME_MAX];
+	int fd, r;
+
+	spool_name_as(copy, sc->header.number, SPOOL_NEW);
+	fd = openat(s->fd, copy, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	spool_header_encode(sc->data, &sc->header);
+	r = disk_write(fd, sc->data, sc->end, 0);
+	if (r == 0)
+		r = disk_sync(s, fd);
+	(void)close(fd);
+	if (r == 0 && !same_file(s, name, old))
+		r = -ENOENT;
+	if (r == 0 && renameat(s->fd, copy, s->fd, name) < 0)
+		r = -errno;
+	if (r == 0)
+		return disk_sync(s, s->fd);
+	(void)unlinkat(s->fd, copy, 0);
+	return r;
+}
+
+/* Cuts a torn end off and writes the summary, which needs no space that is not there. */
+static int
+seal_in_place(const struct spool *s, const char *name, const struct scan *sc)
+{
+	uint64_t size;
+	int fd = disk_open(s, name, O_RDWR, &size);
+	int r = 0;
+
+	if (fd < 0)
+		return fd;
+	if (size > sc->end && ftruncate(fd, (off_t)sc->end) < 0)
+		r = -errno;
+	if (r == 0)
+		r = spool_write_summary(fd, &sc->header);
+	if (r == 0)
+		r = disk_sync(s, fd);
+	(void)close(fd);
+	return r;
+}
+
+/* ---- at start ---- */
+
+/* What cannot be opened: out of the way with it, unless that is for want of our own. */
+static void
+recover_unreadable(const struct spool *s, const char *name, int error)
+{
+	const char *why = error == -EISDIR ? "not a regular file" : strerror(-error);
+
+	if (error == -ENOENT)
+		return;
+	if (error == -EMFILE || error == -ENFILE || error == -ENOMEM)
+		spool_corrupt(s, name, disk_size(s, name), why);
+	else
+		move_aside(s, name, disk_size(s, name), why);
+}
+
+/* A file without a sound block: deleted if it never had one, moved aside if it had. */
+static void
+recover_empty(const struct spool *s, const char *name, uint64_t size, const struct scan *sc)
+{
+	if (sc->why || size == 0)
+		move_aside(s, name, size, size ? "holds no sound block" : "empty file");
+	else
+		(void)unlinkat(s->fd, name, 0);
+}
+
+static bool
+recover_scan(struct spool *s, const char *name, int fd, uint64_t size, struct scan *sc)
+{
+	uint64_t rows = sc->header.summary.rows;
+	char path[SPOOL_PATH_MAX];
+	int r = 0;
+
+	spool_path(s, name, path);
+	if (sc->torn)
+		log_event(LOG_NOTICE, "spool_torn", LOG_STR("file", path),
+			  LOG_U64("bytes", sc->torn));
+	if (rows == 0) {
+		recover_empty(s, name, size, sc);
+		return false;
+	}
+	if (!sc->why)
+		r = seal_in_place(s, name, sc);
+	else if (save_damage(s, name, fd, sc))
+		r = replace_file(s, name, fd, sc);
+	if (r < 0) /* reading it will give the same again */
+		log_event(LOG_WARNING, "spool_error", LOG_STR("file", path),
+			  LOG_STR("error", strerror(-r)),
+			  LOG_STR("hint", "the file could not be repaired, and stays as it is"));
+	return true;
+}
+
+/* Is there a batch of that number now?  Then *ret describes it. */
+static bool
+recover_file(struct spool *s, uint64_t number, const char *name, struct spool_header *ret)
+{
+	struct scan sc;
+	uint64_t size;
+	bool found = false;
+	int r = disk_get_header(s, name, number, ret, &size);
+	int fd;
+
+	if (r == 0 && ret->sealed && ret->summary.file_size == size && ret->summary.rows)
+		return true;
+	fd = disk_open(s, name, O_RDONLY, &size);
+	if (fd < 0) {
+		recover_unreadable(s, name, fd);
+		return false;
+	}
+	r = scan_file(s, number, fd, size, &sc);
+	if (r == 0)
+		found = recover_scan(s, name, fd, size, &sc);
+	else if (r == -EBADMSG)
+		move_aside(s, name, size, "a file of another number");
+	else if (r == -EFBIG)
+		move_aside(s, name, size, "too large for a batch");
+	else
+		spool_corrupt(s, name, size, strerror(-r)); /* stays; perhaps the next start can */
+	if (found)
+		*ret = sc.header;
+	free(sc.data);
+	(void)close(fd);
+	return found;
+}
+
+/* What was being made when the daemon died: nothing in it counts, and what it replaces is there. */
+static void
+remove_copies(struct spool *s)
+{
+	uint64_t *numbers;
+	size_t n;
+
+	if (disk_list(s, SPOOL_NEW, &numbers, &n) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		char name[SPOOL_NAME_MAX];
+
+		spool_name_as(name, numbers[i], SPOOL_NEW);
+		(void)unlinkat(s->fd, name, 0);
+	}
+	free(numbers);
+}
+
+int
+spool_recover(struct spool *s, spool_found_fn *found, void *arg)
+{
+	uint64_t *numbers;
+	size_t n;
+	int r = disk_list(s, SPOOL_BATCH, &numbers, &n);
+
+	if (r < 0)
+		return r;
+	remove_copies(s);
+	for (size_t i = 0; i < n; i++) {
+		char name[SPOOL_NAME_MAX];
+		struct spool_header h;
+		uint64_t before;
+		bool there;
+
+		spool_name(name, numbers[i]);
+		before = disk_size(s, name);
+		there = recover_file(s, numbers[i], name, &h);
+		s->bytes += disk_size(s, name) - before;
+		if (there)
+			found(arg, &h);
+	}
+	free(numbers);
+	return 0;
+}
+
+/* ---- reading back ---- */
+
+/* Nothing sound was left of it. */
+static void
+read_nothing(struct spool *s, uint64_t number, const char *name, uint64_t size)
+{
+	(void)pthread_mutex_lock(&s->names);
+	move_aside(s, name, size, "holds no sound block");
+	if (disk_size(s, name) == 0)
+		spool_name_gone(s, number, size);
+	(void)pthread_mutex_unlock(&s->names);
+}
+
+/* Keeps what was damaged, and cleans the file, so that another read finds nothing new. */
+static void
+read_damaged(struct spool *s, uint64_t number, const char *name, int fd, struct scan *sc)
+{
+	uint64_t before;
+	bool open;
+
+	(void)pthread_mutex_lock(&s->names);
+	(void)pthread_mutex_lock(&s->lock);
+	open = spool_file_find(s, number) != NULL;
+	(void)pthread_mutex_unlock(&s->lock);
+	before = disk_size(s, name);
+	if (save_damage(s, name, fd, sc) && !open) {
+		(void)replace_file(s, name, fd, sc);
+		s->bytes += disk_size(s, name) - before;
+	}
+	(void)pthread_mutex_unlock(&s->names);
+}
+
+/* Drops the headers of the blocks, which are known to be sound. */
+static void
+strip_blocks(struct scan *sc)
+{
+	size_t at = SPOOL_FILE_HEADER, to = 0;
+
+	while (at < sc->end) {
+		size_t len = be32_load(sc->data + at + 4);
+
+		memmove(sc->data + to, sc->data + at + SPOOL_BLOCK_HEADER, len);
+		at += SPOOL_BLOCK_HEADER + len;
+		to += len;
+	}
+}
+
+int
+spool_read(struct spool *s, uint64_t number, uint8_t **data, struct spool_summary *sum)
+{
+	char name[SPOOL_NAME_MAX];
+	struct scan sc;
+	uint64_t size;
+	int fd, r;
+
+	spool_name(name, number);
+	fd = disk_open(s, name, O_RDONLY, &size);
+	if (fd < 0)
+		return fd;
+	r = scan_file(s, number, fd, size, &sc);
+	if (r == -EBADMSG || (r == 0 && sc.header.summary.rows == 0)) {
+		read_nothing(s, number, name, size);
+		r = -ENODATA;
+	} else if (r == 0) {
+		if (sc.why)
+			read_damaged(s, number, name, fd, &sc);
+		strip_blocks(&sc);
+		*data = sc.data;
+		*sum = sc.header.summary;
+	}
+	if (r < 0)
+		free(sc.data);
+	(void)close(fd);
+	return r;
+}

@@ -1,0 +1,47 @@
+#include "buffer/spool/spool_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define RESERVE "reserve"
+
+/* Trying in vain takes the last blocks for a moment, which the loop may need just then. */
+static bool
+has_room(const struct spool *s)
+{
+	struct statvfs st;
+
+	return fstatvfs(s->fd, &st) < 0 ||
+	       (uint64_t)st.f_bavail * st.f_frsize >= 2 * (uint64_t)SPOOL_RESERVE;
+}
+
+int
+spool_reserve_make(const struct spool *s)
+{
+	int fd = openat(s->fd, RESERVE, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+	int r;
+
+	if (fd < 0 && errno == ENOENT && !has_room(s))
+		return -ENOSPC;
+	if (fd < 0 && errno == ENOENT)
+		fd = openat(s->fd, RESERVE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	r = -posix_fallocate(fd, 0, SPOOL_RESERVE); /* one that is there already stays */
+	(void)close(fd);
+	if (r < 0)
+		(void)unlinkat(s->fd, RESERVE, 0); /* a part of it takes room and helps nobody */
+	return r;
+}
+
+bool
+spool_reserve_use(struct spool *s)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	s->reserve_wanted = false;
+	(void)pthread_mutex_unlock(&s->lock);
+	return unlinkat(s->fd, RESERVE, 0) == 0;
+}

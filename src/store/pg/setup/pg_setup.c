@@ -1,0 +1,360 @@
+#include "store/pg/setup/pg_setup.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log/log.h"
+#include "store/migrate.h"
+#include "store/pg/link/pg_error.h"
+
+/* Any number that nobody else takes: "mcollect". */
+#define LOCK_KEY "7882266284294234996"
+
+#define CREATE_TRIES 20
+#define CREATE_PAUSE_MS 250
+
+/* ---- the database ---- */
+
+/* Has another collector been quicker? */
+static bool
+exists_already(const struct store_error *err)
+{
+	return strcmp(err->sqlstate, "42P04") == 0 || strcmp(err->sqlstate, "23505") == 0;
+}
+
+static enum store_status
+create_database_as(struct pg_conn *c, const char *name, const char *options,
+		   struct store_error *err)
+{
+	char *quoted = PQescapeIdentifier(c->pg, name, strlen(name));
+	enum store_status st;
+	char sql[512];
+
+	if (!quoted)
+		return pg_fail(err, "out of memory");
+	(void)snprintf(sql, sizeof(sql), "CREATE DATABASE %s%s", quoted, options);
+	PQfreemem(quoted);
+	st = pg_query(c, sql, NULL, err);
+	return st != STORE_OK && exists_already(err) ? STORE_OK : st;
+}
+
+static enum store_status
+create_database(struct pg_conn *c, const char *name, struct store_error *err)
+{
+	enum store_status st;
+	int i;
+
+	for (i = 0; i < CREATE_TRIES; i++) {
+		st = create_database_as(c, name, " ENCODING 'UTF8' TEMPLATE template0", err);
+		/* the locale of the server wants another encoding */
+		if (strcmp(err->sqlstate, "22023") == 0 && st != STORE_OK)
+			st = create_database_as(c, name, "", err);
+		/* somebody else uses the template */
+		if (st == STORE_OK || strcmp(err->sqlstate, "55006") != 0)
+			return st;
+		st = pg_sleep(c, CREATE_PAUSE_MS, err);
+		if (st != STORE_OK)
+			return st;
+	}
+	return STORE_RETRY;
+}
+
+enum store_status
+pg_setup_database(int stop_fd, const struct conf *conf, const char *name, struct store_error *err)
+{
+	static const char *const doors[] = {"postgres", "template1"};
+	struct pg_conn c = {.stop_fd = stop_fd};
+	enum store_status st = STORE_HOLD;
+	size_t i;
+
+	for (i = 0; i < sizeof(doors) / sizeof(doors[0]) && st == STORE_HOLD; i++)
+		st = pg_connect(&c, conf, doors[i], NULL, err);
+	if (st == STORE_HOLD)
+		err->hint = "create the database; the collector cannot: it gets into neither "
+			    "postgres nor template1";
+	if (st != STORE_OK)
+		return st;
+	c.stall_ms = PG_DDL_STALL_MS;
+	st = create_database(&c, name, err);
+	if (st == STORE_HOLD)
+		err->hint = "create the database, or grant the role CREATEDB";
+	pg_close(&c);
+	return st;
+}
+
+/* ---- migrations ---- */
+
+enum store_status
+pg_setup_begin(struct pg_conn *c, struct store_error *err)
+{
+	/* READ COMMITTED: what follows must see what the last holder of the lock did */
+	return pg_query(c,
+			"BEGIN ISOLATION LEVEL READ COMMITTED;" PG_NO_STATEMENT_TIMEOUT
+			"SET LOCAL lock_timeout = 0;"
+			"SELECT pg_catalog.pg_advisory_xact_lock(" LOCK_KEY ")",
+			NULL, err);
+}
+
+enum store_status
+pg_setup_end(struct pg_conn *c, enum store_status st, struct store_error *err)
+{
+	if (st == STORE_OK)
+		return pg_query(c, "COMMIT", NULL, err);
+	pg_rollback(c, err);
+	return st;
+}
+
+/* The checksums of what has been applied; NULL rows before the very first. */
+static enum store_status
+read_applied(struct pg_conn *c, PGresult **ret, struct store_error *err)
+{
+	PGresult *r = NULL;
+	enum store_status st;
+	bool there;
+
+	*ret = NULL;
+	st = pg_query(c,
+		      "SELECT 1 FROM pg_catalog.pg_class c"
+		      " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		      " WHERE n.nspname = 'metric_collectord' AND c.relname = 'migrations'",
+		      &r, err);
+	there = st == STORE_OK && PQntuples(r) > 0;
+	PQclear(r);
+	if (!there)
+		return st;
+	return pg_query(c, "SELECT flavour, version, checksum FROM metric_collectord.migrations",
+			ret, err);
+}
+
+/* The row of a migration; -1 when it has not been applied. */
+static int
+find_applied(const PGresult *applied, const struct migration_file *m)
+{
+	int i, n = applied ? PQntuples(applied) : 0;
+
+	for (i = 0; i < n; i++)
+		if (strcmp(PQgetvalue(applied, i, 0), m->flavour) == 0 &&
+		    strtoul(PQgetvalue(applied, i, 1), NULL, 10) == m->version)
+			return i;
+	return -1;
+}
+
+/* The first migration that has not been applied, or NULL. */
+static enum store_status
+find_missing(struct pg_conn *c, const char *flavour, const struct migration_file **ret,
+	     struct store_error *err)
+{
+	const struct migration_file *m = NULL;
+	PGresult *applied;
+	enum store_status st = read_applied(c, &applied, err);
+	unsigned version = 0;
+
+	if (st != STORE_OK)
+		return st;
+	while ((m = migration_next(flavour, version)) && find_applied(applied, m) >= 0)
+		version = m->version;
+	PQclear(applied);
+	*ret = m;
+	return STORE_OK;
+}
+
+/* Says which of the applied migrations differ from ours. */
+static enum store_status
+compare_applied(struct pg_conn *c, const char *flavour, struct store_error *err)
+{
+	const struct migration_file *m;
+	PGresult *applied;
+	enum store_status st = read_applied(c, &applied, err);
+	unsigned version = 0;
+
+	if (st != STORE_OK)
+		return st;
+	while ((m = migration_next(flavour, version))) {
+		int i = find_applied(applied, m);
+
+		if (i >= 0 && strcmp(PQgetvalue(applied, i, 2), m->sha256) != 0)
+			log_event(LOG_WARNING, "migration_changed", LOG_STR("flavour", flavour),
+				  LOG_U64("version", m->version), LOG_STR("name", m->name),
+				  LOG_STR("applied", PQgetvalue(applied, i, 2)),
+				  LOG_STR("expected", m->sha256));
+		version = m->version;
+	}
+	PQclear(applied);
+	return STORE_OK;
+}
+
+static enum store_status
+record(struct pg_conn *c, const struct migration_file *m, struct store_error *err)
+{
+	char version[16];
+	const char *values[] = {m->flavour, version, m->name, m->sha256};
+	const struct pg_params p = {.n = 4, .values = values};
+
+	(void)snprintf(version, sizeof(version), "%u", m->version);
+	return pg_query_params(c,
+			       "INSERT INTO metric_collectord.migrations"
+			       " (flavour, version, name, checksum) VALUES ($1, $2, $3, $4)",
+			       &p, NULL, err);
+}
+
+static enum store_status
+run(struct pg_conn *c, const struct conf *conf, const struct migration_file *m,
+    struct store_error *err)
+{
+	enum store_status st;
+	char sql[256];
+
+	(void)snprintf(sql, sizeof(sql),
+		       "SET LOCAL metric_collectord.chunk_interval = '%" PRIu64 "';"
+		       "SET LOCAL metric_collectord.retention = '%" PRIu64 "'",
+		       conf->table.chunk_interval_us, conf->table.retention_us);
+	st = pg_query(c, sql, NULL, err);
+	return st == STORE_OK ? pg_query(c, m->text, NULL, err) : st;
+}
+
+/*
+ * Applies the first migration that is missing, unless another collector does it meanwhile.
+ * *ret is the one that was applied, or NULL.
+ */
+static enum store_status
+apply_next(struct pg_conn *c, const struct conf *conf, const char *flavour,
+	   const struct migration_file **ret, struct store_error *err)
+{
+	const struct migration_file *m = NULL;
+	enum store_status st = pg_setup_begin(c, err);
+
+	if (st == STORE_OK)
+		st = find_missing(c, flavour, &m, err);
+	if (st == STORE_OK && m)
+		st = run(c, conf, m, err);
+	if (st == STORE_OK && m)
+		st = record(c, m, err);
+	st = pg_setup_end(c, st, err);
+	if (st == STORE_OK)
+		*ret = m;
+	return st;
+}
+
+enum store_status
+pg_setup_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour, bool *applied,
+		 struct store_error *err)
+{
+	const struct migration_file *m;
+	enum store_status st = find_missing(c, flavour, &m, err);
+
+	if (applied)
+		*applied = false;
+	while (st == STORE_OK && m) {
+		if (!conf->database.migrate) {
+			char text[128];
+
+			(void)snprintf(text, sizeof(text), "migration %s/%03u-%s is not applied",
+				       m->flavour, m->version, m->name);
+			(void)pg_error_set(err, "", text, NULL, true);
+			err->hint = "set database.migrate = true, or start a collector once "
+				    "that may migrate";
+			return STORE_HOLD;
+		}
+		st = apply_next(c, conf, flavour, &m, err);
+		if (st != STORE_OK || !m)
+			continue;
+		log_event(LOG_INFO, "migration_applied", LOG_U64("version", m->version),
+			  LOG_STR("name", m->name), LOG_STR("flavour", flavour));
+		if (applied)
+			*applied = true;
+	}
+	return st == STORE_OK ? compare_applied(c, flavour, err) : st;
+}
+
+/* So that they are applied again; unless another collector has done that meanwhile. */
+static enum store_status
+forget_applied(struct pg_conn *c, const struct pg_flavour *f, struct store_error *err)
+{
+	const struct pg_params p = {.n = 1, .values = &f->name};
+	enum store_status st = pg_setup_begin(c, err);
+	bool there = false;
+
+	if (st == STORE_OK)
+		st = f->look(c, f->arg, &there, err);
+	if (st == STORE_OK && !there)
+		st = pg_query_params(c,
+				     "DELETE FROM metric_collectord.migrations WHERE flavour = $1",
+				     &p, NULL, err);
+	return pg_setup_end(c, st, err);
+}
+
+enum store_status
+pg_setup_flavour(struct pg_conn *c, const struct conf *conf, const struct pg_flavour *f,
+		 enum pg_made *ret, struct store_error *err)
+{
+	bool before = false, there, applied = false;
+	enum store_status st = f->look(c, f->arg, &before, err);
+
+	there = before;
+	if (st == STORE_OK && conf->database.migrate) {
+		if (!before) /* before they are applied: the next may build upon the last */
+			st = forget_applied(c, f, err);
+		if (st == STORE_OK)
+			st = pg_setup_migrate(c, conf, f->name, &applied, err);
+		if (st == STORE_OK && (applied || !before))
+			st = f->look(c, f->arg, &there, err);
+	}
+	if (st == STORE_OK)
+		*ret = !there ? PG_MISSING : applied && !before ? PG_MADE : PG_THERE;
+	return st;
+}
+
+/* ---- the columns ---- */
+
+/* One row for each column of ours: its name, its type, whether that will do. */
+static const char columns_sql[] =
+    "SELECT a.attname, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod),"
+    " CASE a.attname"
+    "  WHEN 'time' THEN b.oid = 'pg_catalog.timestamptz'::pg_catalog.regtype"
+    "  WHEN 'value' THEN b.oid = 'pg_catalog.float8'::pg_catalog.regtype"
+    "  ELSE b.typcategory = 'S' END"
+    " FROM pg_catalog.pg_attribute a"
+    " JOIN pg_catalog.pg_type t ON t.oid = a.atttypid"
+    " JOIN pg_catalog.pg_type b ON b.oid ="
+    "  CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END"
+    " WHERE a.attrelid = 'metrics'::pg_catalog.regclass"
+    " AND a.attname IN ('time', 'metric_name', 'value') AND NOT a.attisdropped"
+    " ORDER BY 1";
+
+#define GUARD_ROW "('%s', %s)"
+static const char guard_format[] =
+    "SELECT 1 / (pg_catalog.count(*) = 3)::pg_catalog.int4 FROM pg_catalog.pg_attribute"
+    " WHERE attrelid = 'metrics'::pg_catalog.regclass"
+    " AND (attname, atttypid) IN (" GUARD_ROW ", " GUARD_ROW ", " GUARD_ROW ")";
+
+enum store_status
+pg_setup_columns(struct pg_conn *c, struct pg_guard *ret, struct store_error *err)
+{
+	PGresult *r = NULL;
+	enum store_status st = pg_query(c, columns_sql, &r, err);
+	char text[256];
+	int i;
+
+	if (st != STORE_OK)
+		return st;
+	if (PQntuples(r) != 3) {
+		st = pg_error_set(err, "42703", "metrics lacks a column", NULL, true);
+		goto out;
+	}
+	for (i = 0; i < 3; i++) {
+		if (*PQgetvalue(r, i, 3) == 't')
+			continue;
+		(void)snprintf(text, sizeof(text), "column %s of metrics is of type %s",
+			       PQgetvalue(r, i, 0), PQgetvalue(r, i, 2));
+		st = pg_error_set(err, "42804", text, NULL, true);
+		goto out;
+	}
+	(void)snprintf(ret->sql, sizeof(ret->sql), guard_format, PQgetvalue(r, 0, 0),
+		       PQgetvalue(r, 0, 1), PQgetvalue(r, 1, 0), PQgetvalue(r, 1, 1),
+		       PQgetvalue(r, 2, 0), PQgetvalue(r, 2, 1));
+out:
+	PQclear(r);
+	return st;
+}

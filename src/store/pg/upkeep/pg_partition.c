@@ -1,0 +1,394 @@
+#include "store/pg/upkeep/pg_partition.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "log/log.h"
+#include "base/text.h"
+#include "store/pg/upkeep/pg_interval.h"
+#include "store/pg/setup/pg_setup.h"
+
+#define AHEAD_MIN HOUR_US /* housekeeping may be late */
+
+#define CROWD 1000        /* rows in the default partition that deserve one of their own */
+#define LOOKS 64          /* intervals of the default partition that a round looks at */
+#define DELETE_ROWS 50000 /* from the default partition in a round */
+#define SQL_MAX 2048
+
+struct range {
+	uint64_t from_us;
+	uint64_t to_us;
+	const char *name; /* quoted, with its schema */
+};
+
+struct table {
+	PGresult *rows;    /* what the names below point into */
+	const char *home;  /* the schema, quoted */
+	struct range *all; /* by time; none overlaps another */
+	size_t n;
+};
+
+struct work {
+	struct pg_conn *c;
+	const struct conf *conf;
+	struct store_error *err;
+	uint64_t now_us;
+	unsigned left; /* partitions that this round may still make of the default one */
+};
+
+/* One row if the table is there and ours. */
+static const char ours_sql[] =
+    "SELECT relkind, EXISTS (SELECT FROM metric_collectord.policies WHERE policy = 'partitions')"
+    " FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass('metrics')";
+
+/* The schema, then each partition but the default one. */
+static const char ranges_sql[] =
+    "WITH p AS (SELECT i.inhrelid::pg_catalog.regclass::text AS name,"
+    "  pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bound"
+    "  FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid"
+    "  WHERE i.inhparent = 'metrics'::pg_catalog.regclass),"
+    " b AS (SELECT name,"
+    "  pg_catalog.substring(bound, 'FROM \\(''([^'']+)''\\)')::timestamptz AS since,"
+    "  pg_catalog.substring(bound, 'TO \\(''([^'']+)''\\)')::timestamptz AS until"
+    "  FROM p WHERE bound <> 'DEFAULT')"
+    " SELECT relnamespace::pg_catalog.regnamespace::text, NULL::bigint, NULL::bigint"
+    "  FROM pg_catalog.pg_class WHERE oid = 'metrics'::pg_catalog.regclass"
+    " UNION ALL SELECT name, greatest(0, (extract(epoch FROM since) * 1000000)::bigint),"
+    "  least(253402300800000000, (extract(epoch FROM until) * 1000000)::bigint) FROM b"
+    " ORDER BY 2 NULLS FIRST";
+
+/* ---- what there is ---- */
+
+static void
+table_done(struct table *t)
+{
+	PQclear(t->rows);
+	free(t->all);
+	*t = (struct table){0};
+}
+
+static enum store_status
+table_read(const struct work *w, struct table *t)
+{
+	enum store_status st;
+	int i, n;
+
+	table_done(t);
+	st = pg_query(w->c, ranges_sql, &t->rows, w->err);
+	if (st != STORE_OK)
+		return st;
+	n = PQntuples(t->rows);
+	t->all = calloc((size_t)n, sizeof(*t->all));
+	if (!t->all)
+		return pg_fail(w->err, "out of memory");
+	t->home = PQgetvalue(t->rows, 0, 0);
+	for (i = 1; i < n; i++)
+		t->all[t->n++] = (struct range){
+		    .from_us = strtoull(PQgetvalue(t->rows, i, 1), NULL, 10),
+		    .to_us = strtoull(PQgetvalue(t->rows, i, 2), NULL, 10),
+		    .name = PQgetvalue(t->rows, i, 0),
+		};
+	return STORE_OK;
+}
+
+/*
+ * Where a partition that holds an instant would lie: an interval, without what others cover.  False
+ * when one holds it already; ret is that one then.
+ */
+static bool
+gap_at(const struct table *t, uint64_t interval_us, uint64_t at_us, struct range *ret)
+{
+	struct range gap = {.from_us = at_us - at_us % interval_us};
+
+	gap.to_us = gap.from_us + interval_us;
+	for (size_t i = 0; i < t->n; i++) {
+		const struct range *r = &t->all[i];
+
+		if (r->from_us <= at_us && at_us < r->to_us) {
+			*ret = *r;
+			return false;
+		}
+		if (r->to_us <= at_us && r->to_us > gap.from_us)
+			gap.from_us = r->to_us;
+		if (r->from_us > at_us && r->from_us < gap.to_us)
+			gap.to_us = r->from_us;
+	}
+	*ret = gap;
+	return true;
+}
+
+/* Runs one statement: Citus, which sends it on to the nodes, takes no more in a message. */
+__attribute__((format(printf, 2, 3))) static enum store_status
+run(const struct work *w, const char *fmt, ...)
+{
+	char sql[SQL_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(sql, sizeof(sql), fmt, ap);
+	va_end(ap);
+	return pg_query(w->c, sql, NULL, w->err);
+}
+
+/* ---- making one ---- */
+
+static void
+name_of(char name[64], uint64_t from_us)
+{
+	time_t seconds = (time_t)(from_us / SECOND_US);
+	struct tm tm;
+
+	(void)gmtime_r(&seconds, &tm);
+	(void)strftime(name, 64, from_us % DAY_US ? "metrics_p%Y%m%d_%H%M%S" : "metrics_p%Y%m%d",
+		       &tm);
+}
+
+/*
+ * Rows of that time leave the default partition first, and none may come in meanwhile.  A lock that
+ * is not to be had at once would hold up every writer behind it: better another time.
+ */
+static enum store_status
+create(const struct work *w, const struct table *t, const struct range *r)
+{
+	char name[64], from[TEXT_VALUE_MAX], to[TEXT_VALUE_MAX];
+	const char *home = t->home;
+	enum store_status st;
+
+	name_of(name, r->from_us);
+	(void)text_time(from, r->from_us);
+	(void)text_time(to, r->to_us);
+	st = run(w, "SET LOCAL lock_timeout = '2s'");
+	if (st == STORE_OK)
+		st = run(w, "LOCK TABLE %s.metrics_default IN ACCESS EXCLUSIVE MODE", home);
+	if (st == STORE_OK)
+		st = run(w, "CREATE TABLE %s.%s (LIKE %s.metrics INCLUDING ALL)", home, name, home);
+	if (st == STORE_OK)
+		st = run(w,
+			 "WITH gone AS (DELETE FROM %s.metrics_default"
+			 " WHERE time >= '%s' AND time < '%s' RETURNING *)"
+			 " INSERT INTO %s.%s SELECT * FROM gone",
+			 home, from, to, home, name);
+	if (st == STORE_OK)
+		st = run(w,
+			 "ALTER TABLE %s.metrics ATTACH PARTITION %s.%s"
+			 " FOR VALUES FROM ('%s') TO ('%s')",
+			 home, home, name, from, to);
+	if (st == STORE_OK && w->c->distributed) /* the nodes have copies of its rows now */
+		st = run(w, "SELECT truncate_local_data_after_distributing_table('%s.%s')", home,
+			 name);
+	if (st == STORE_OK)
+		log_event(LOG_INFO, "partition_created", LOG_STR("partition", name),
+			  LOG_STR("from", from), LOG_STR("to", to));
+	return st;
+}
+
+/* Under the lock, unless another collector has done it meanwhile. */
+static enum store_status
+create_at(const struct work *w, struct table *t, uint64_t at_us)
+{
+	enum store_status st = pg_setup_begin(w->c, w->err);
+	struct range gap;
+
+	if (st == STORE_OK)
+		st = table_read(w, t);
+	if (st == STORE_OK && gap_at(t, w->conf->table.chunk_interval_us, at_us, &gap))
+		st = create(w, t, &gap);
+	st = pg_setup_end(w->c, st, w->err);
+	return st == STORE_OK ? table_read(w, t) : st;
+}
+
+/* ---- ahead of the clock ---- */
+
+static enum store_status
+make_ahead(const struct work *w, struct table *t)
+{
+	uint64_t interval_us = w->conf->table.chunk_interval_us;
+	uint64_t ahead_us = interval_us > AHEAD_MIN ? interval_us : AHEAD_MIN;
+	uint64_t at_us = w->now_us;
+	enum store_status st = STORE_OK;
+	struct range r;
+
+	while (st == STORE_OK && at_us <= w->now_us + ahead_us) {
+		if (gap_at(t, interval_us, at_us, &r))
+			st = create_at(w, t, at_us);
+		at_us = r.to_us;
+	}
+	return st;
+}
+
+/* ---- the default partition ---- */
+
+/* The newest row before an instant, and whether its interval has a crowd. */
+static enum store_status
+look(const struct work *w, const struct table *t, uint64_t before_us, uint64_t *at_us, bool *crowd)
+{
+	char before[TEXT_VALUE_MAX], from[TEXT_VALUE_MAX], to[TEXT_VALUE_MAX], sql[SQL_MAX];
+	PGresult *r = NULL;
+	enum store_status st;
+	struct range gap;
+
+	*crowd = false;
+	(void)text_time(before, before_us);
+	(void)snprintf(sql, sizeof(sql),
+		       "SELECT (extract(epoch FROM max(time)) * 1000000)::bigint"
+		       " FROM %s.metrics_default WHERE time < '%s' AND time >= '1970-01-01Z'",
+		       t->home, before);
+	st = pg_query(w->c, sql, &r, w->err);
+	if (st != STORE_OK)
+		return st;
+	*at_us = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
+	PQclear(r);
+	r = NULL;
+	if (!*at_us || !gap_at(t, w->conf->table.chunk_interval_us, *at_us, &gap))
+		return STORE_OK;
+	(void)text_time(from, gap.from_us);
+	(void)text_time(to, gap.to_us);
+	(void)snprintf(sql, sizeof(sql),
+		       "SELECT count(*) = %d FROM (SELECT 1 FROM %s.metrics_default"
+		       " WHERE time >= '%s' AND time < '%s' LIMIT %d) crowd",
+		       CROWD, t->home, from, to, CROWD);
+	st = pg_query(w->c, sql, &r, w->err);
+	if (st == STORE_OK)
+		*crowd = *PQgetvalue(r, 0, 0) == 't';
+	PQclear(r);
+	return st;
+}
+
+/* From the present backwards: what is furthest away is what clocks gone wrong have sent. */
+static enum store_status
+relieve_default(struct work *w, struct table *t)
+{
+	uint64_t before_us = w->now_us + 1, at_us = 0;
+	enum store_status st = STORE_OK;
+	struct range gap;
+	bool crowd;
+
+	for (int i = 0; i < LOOKS && w->left && st == STORE_OK; i++) {
+		st = look(w, t, before_us, &at_us, &crowd);
+		if (st != STORE_OK || !at_us)
+			break;
+		(void)gap_at(t, w->conf->table.chunk_interval_us, at_us, &gap);
+		before_us = gap.from_us;
+		if (crowd) {
+			w->left--;
+			st = create_at(w, t, at_us);
+		}
+	}
+	return st;
+}
+
+/* ---- retention ---- */
+
+static enum store_status
+drop(const struct work *w, const struct range *r)
+{
+	enum store_status st = pg_setup_begin(w->c, w->err);
+
+	if (st == STORE_OK)
+		st = run(w, "SET LOCAL lock_timeout = '2s'");
+	if (st == STORE_OK)
+		st = run(w, "DROP TABLE IF EXISTS %s", r->name);
+	st = pg_setup_end(w->c, st, w->err);
+	if (st == STORE_OK)
+		log_event(LOG_INFO, "partition_dropped", LOG_STR("partition", r->name));
+	return st;
+}
+
+static enum store_status
+drop_expired(const struct work *w, const struct table *t)
+{
+	uint64_t keep_us = w->conf->table.retention_us;
+	char before[TEXT_VALUE_MAX];
+	enum store_status st = STORE_OK;
+
+	if (!keep_us || keep_us >= w->now_us)
+		return STORE_OK;
+	for (size_t i = 0; i < t->n && st == STORE_OK; i++)
+		if (t->all[i].to_us <= w->now_us - keep_us)
+			st = drop(w, &t->all[i]);
+	if (st != STORE_OK)
+		return st;
+	(void)text_time(before, w->now_us - keep_us);
+	if (w->c->distributed) /* a row's place says nothing there */
+		return run(w, "DELETE FROM %s.metrics_default WHERE time < '%s'", t->home, before);
+	return run(w,
+		   "DELETE FROM %s.metrics_default WHERE ctid = ANY (ARRAY("
+		   "SELECT ctid FROM %s.metrics_default WHERE time < '%s' LIMIT %d))",
+		   t->home, t->home, before, DELETE_ROWS);
+}
+
+/* ---- a round ---- */
+
+/* A table that is neither ours nor a hypertable. */
+static void
+log_plain(const struct work *w)
+{
+	log_event_once(
+	    LOG_WARNING, "table_differs/partitions", "table_differs", LOG_STR("what", "partitions"),
+	    LOG_STR("wanted", "made by the daemon"), LOG_STR("found", "none"),
+	    LOG_STR("hint", w->c->distributed ? "table.retention has no effect on a table that was "
+						"distributed without it"
+					      : "table.chunk_interval and table.retention have no "
+						"effect on a table that was there before"));
+}
+
+static enum store_status
+is_ours(const struct work *w, bool *ret)
+{
+	PGresult *r = NULL;
+	enum store_status st = pg_query(w->c, ours_sql, &r, w->err);
+
+	*ret = st == STORE_OK && PQntuples(r) > 0 && *PQgetvalue(r, 0, 0) == 'p' &&
+	       *PQgetvalue(r, 0, 1) == 't';
+	if (st == STORE_OK && PQntuples(r) > 0 && !*ret && w->conf->table.retention_us)
+		log_plain(w);
+	PQclear(r);
+	return st;
+}
+
+static enum store_status
+maintain(struct work *w)
+{
+	struct table t = {0};
+	bool ours = false;
+	enum store_status st = is_ours(w, &ours);
+
+	if (st == STORE_OK && ours)
+		st = table_read(w, &t);
+	if (st == STORE_OK && ours)
+		st = make_ahead(w, &t);
+	if (st == STORE_OK && ours)
+		st = drop_expired(w, &t);
+	if (st == STORE_OK && ours)
+		st = relieve_default(w, &t);
+	table_done(&t);
+	return st;
+}
+
+enum store_status
+pg_partition_maintain(struct pg_conn *c, const struct conf *conf, struct store_error *err)
+{
+	struct work w = {
+	    .c = c,
+	    .conf = conf,
+	    .err = err,
+	    .now_us = clock_real_us(),
+	    .left = conf->table.max_new_chunks,
+	};
+	enum store_status st;
+
+	if (!conf->database.migrate)
+		return STORE_OK;
+	st = maintain(&w);
+	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
+		return st;
+	log_event_limited(LOG_WARNING, "partition_failed", "partition_failed",
+			  LOG_STR("error", err->text), LOG_STR("sqlstate", err->sqlstate),
+			  LOG_STR("hint", "metrics go to metrics_default meanwhile"));
+	return STORE_OK;
+}
