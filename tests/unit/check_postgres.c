@@ -458,13 +458,13 @@ START_TEST(a_statement_timeout_does_not_bind_housekeeping)
 	fill_batch(1, 1);
 	assert_put(s, 1, 0, false);
 	store_close(s);
-	(void)SQL("ALTER DATABASE %s SET statement_timeout = '2s';"
+	(void)SQL("DO $$BEGIN EXECUTE pg_catalog.format('ALTER DATABASE %%I SET"
+		  " statement_timeout = 2000', pg_catalog.current_database()); END$$;"
 		  "UPDATE metric_collectord.batches SET stored_at = now() - interval '61 minutes';"
 		  "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
 		  " $$BEGIN PERFORM pg_sleep(3); RETURN NULL; END$$;"
 		  "CREATE TRIGGER slow BEFORE DELETE ON metric_collectord.batches"
-		  " FOR EACH STATEMENT EXECUTE FUNCTION slow()",
-		  database);
+		  " FOR EACH STATEMENT EXECUTE FUNCTION slow()");
 	s = open_store();
 	ck_assert_int_eq(store_maintain(s, COLLECTOR, UINT64_MAX, &err), STORE_OK);
 	ck_assert_str_eq(SQL("SELECT count(*) FROM metric_collectord.batches"), "0");
