@@ -2,7 +2,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,13 +27,10 @@ text_end(struct text *t)
 		t->buf[t->len < t->size ? t->len : t->size - 1] = '\0';
 }
 
-/*
- * How many bytes the sequence at s takes.  *valid says whether they are
- * well-formed (table 3-7 of Unicode 15); if not, they are a maximal subpart.
- */
-static size_t
-sequence(const unsigned char *s, size_t len, bool *valid)
+size_t
+text_sequence(const void *data, size_t len, bool *valid)
 {
+	const unsigned char *s = data;
 	unsigned char lead = s[0], low = 0x80, high = 0xBF;
 	size_t need = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
 
@@ -93,7 +89,7 @@ text_put_json(struct text *t, const void *data, size_t len, size_t room)
 		char out[8] = "\xEF\xBF\xBD"; /* U+FFFD */
 		size_t out_len = 3;
 		bool valid;
-		size_t n = sequence(s + i, len - i, &valid);
+		size_t n = text_sequence(s + i, len - i, &valid);
 
 		if (valid)
 			out_len = json_escape(out, s + i, n);

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,13 @@ void text_put(struct text *t, const void *data, size_t len);
 
 /* Ends the text with a NUL within size, cutting it where it must.  len does not change. */
 void text_end(struct text *t);
+
+/*
+ * How many bytes the UTF-8 sequence at s takes, of which len (1 or more) are there.  *valid says
+ * whether it is well-formed (table 3-7 of Unicode 15) and whole; if not, what is counted is a
+ * maximal subpart of one, or a byte that begins none.
+ */
+size_t text_sequence(const void *s, size_t len, bool *valid);
 
 /*
  * Puts a JSON string, quotes included, of at most room bytes (2 or more); what

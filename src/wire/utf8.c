@@ -2,6 +2,7 @@
 
 #include <stdbool.h>
 
+#include "base/text.h"
 #include "wire/bytes.h"
 
 #define EACH_BYTE(b) (UINT64_C(0x0101010101010101) * (b))
@@ -41,43 +42,6 @@ all_plain(const uint8_t *s, size_t len)
 	return true;
 }
 
-static inline bool
-is_tail(uint8_t byte)
-{
-	return (byte & 0xC0) == 0x80;
-}
-
-/*
- * The length of the multibyte sequence at s, 0 when it is ill-formed or cut.
- * The second byte carries all the special ranges of table 3-7.
- */
-static size_t
-sequence(const uint8_t *s, size_t len)
-{
-	uint8_t lead = s[0];
-
-	if (lead < 0xC2 || lead > 0xF4) /* a tail, an overlong lead, past U+10FFFF */
-		return 0;
-	if (len < 2 || !is_tail(s[1]))
-		return 0;
-	if (lead < 0xE0)
-		return 2;
-	if (len < 3 || !is_tail(s[2]))
-		return 0;
-	if (lead < 0xF0) {
-		if ((lead == 0xE0 && s[1] < 0xA0) /* overlong */
-		    || (lead == 0xED && s[1] > 0x9F) /* surrogates */)
-			return 0;
-		return 3;
-	}
-	if (len < 4 || !is_tail(s[3]))
-		return 0;
-	if ((lead == 0xF0 && s[1] < 0x90) /* overlong */
-	    || (lead == 0xF4 && s[1] > 0x8F) /* past U+10FFFF */)
-		return 0;
-	return 4;
-}
-
 enum utf8_verdict
 utf8_check(const uint8_t *s, size_t len)
 {
@@ -87,15 +51,16 @@ utf8_check(const uint8_t *s, size_t len)
 	if (all_plain(s, len))
 		return UTF8_OK;
 	while (i < len) {
+		bool valid = true;
 		size_t n = 1;
 
 		if (s[i] >= 0x80)
-			n = sequence(s + i, len - i);
+			n = text_sequence(s + i, len - i, &valid);
 		else if (len - i >= 8 && !not_plain(be64_load(s + i)))
 			n = 8;
 		else if (s[i] < 0x20)
 			control = true; /* go on: ill-formed bytes outrank it */
-		if (n == 0)
+		if (!valid)
 			return UTF8_INVALID;
 		i += n;
 	}

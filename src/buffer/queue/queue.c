@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "buffer/queue/queue_internal.h"
 #include "base/clock.h"
@@ -79,18 +78,6 @@ memory_release(struct queue *q, struct batch *b)
 }
 
 /* ---- construction ---- */
-
-static void
-random_uuid(char out[UUID_TEXT])
-{
-	uint8_t bin[16];
-
-	if (getrandom(bin, sizeof(bin), 0) != (ssize_t)sizeof(bin))
-		abort(); /* cannot fail for 16 bytes once the system is up */
-	bin[6] = (uint8_t)((bin[6] & 0x0f) | 0x40); /* RFC 4122: version 4, variant 1 */
-	bin[8] = (uint8_t)((bin[8] & 0x3f) | 0x80);
-	uuid_format(out, bin);
-}
 
 /* The sync mode stays: it is that of the spool, which is open. */
 void
@@ -219,7 +206,7 @@ queue_new(const struct conf *conf, struct stats *stats, struct spool *spool,
 		r = queue_recover(q);
 		spool_on_synced(spool, spool_has_synced, q);
 	} else {
-		random_uuid(q->collector);
+		uuid_random(q->collector);
 	}
 	if (r < 0) {
 		queue_free(q);

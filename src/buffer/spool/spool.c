@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -131,7 +130,7 @@ lock_take(struct spool *s, char why[SPOOL_WHY_MAX])
 	/* only for the message above: a full disk is no reason to fail here */
 	(void)snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
 	if (ftruncate(s->lock_fd, 0) == 0)
-		(void)disk_write(s->lock_fd, pid, strlen(pid), 0);
+		(void)io_write(s->lock_fd, pid, strlen(pid), 0);
 	return 0;
 }
 
@@ -143,7 +142,7 @@ identity_version(const struct spool *s, uint64_t *version, char uuid[TEXT_MAX])
 	char text[TEXT_MAX];
 	size_t title = sizeof(IDENTITY_TITLE) - 1;
 	char *end;
-	int r = disk_get_text(s, "identity", text, sizeof(text));
+	int r = io_get_text(s, "identity", text, sizeof(text));
 
 	if (r < 0)
 		return r;
@@ -165,7 +164,7 @@ look_at_files(const struct spool *s, const char *suffix, uint64_t *greatest, uin
 {
 	uint64_t *numbers;
 	size_t n;
-	int r = disk_list(s, suffix, &numbers, &n);
+	int r = io_list(s, suffix, &numbers, &n);
 
 	if (r < 0)
 		return r;
@@ -175,10 +174,10 @@ look_at_files(const struct spool *s, const char *suffix, uint64_t *greatest, uin
 		uint64_t size = 0;
 
 		spool_name_as(name, numbers[i], suffix);
-		r = disk_get_header(s, name, numbers[i], &h, &size);
+		r = io_get_header(s, name, numbers[i], &h, &size);
 		if (r == -ENOTSUP)
 			break;
-		*bytes += disk_size(s, name);
+		*bytes += io_size(s, name);
 		r = 0; /* recovery deals with everything else */
 	}
 	/* counting does not go on from absurd numbers, which no daemon ever gave */
@@ -218,7 +217,7 @@ look(const struct spool *s, uint64_t *greatest, uint64_t *bytes, char why[SPOOL_
 static int
 identity_load(struct spool *s)
 {
-	uint8_t uuid[16];
+	uint8_t uuid[UUID_BYTES];
 	char text[TEXT_MAX];
 	uint64_t version;
 	size_t len;
@@ -239,17 +238,12 @@ identity_load(struct spool *s)
 static int
 identity_make(struct spool *s)
 {
-	uint8_t uuid[16];
 	char text[TEXT_MAX];
 
-	if (getrandom(uuid, sizeof(uuid), 0) != (ssize_t)sizeof(uuid))
-		return -EIO;
-	uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x40); /* RFC 4122, 4.4: version 4 */
-	uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
-	uuid_format(s->identity, uuid);
+	uuid_random(s->identity);
 	(void)snprintf(text, sizeof(text), IDENTITY_TITLE "%d\n%s\n", IDENTITY_VERSION,
 		       s->identity);
-	return disk_put_text(s, "identity", text);
+	return io_put_text(s, "identity", text);
 }
 
 /* "65537 8d6ad6a9\n": the number and, since a lower one would do harm, the CRC of its digits. */
@@ -267,7 +261,7 @@ sequence_load(const struct spool *s, uint64_t *number)
 {
 	char text[TEXT_MAX], right[TEXT_MAX];
 	uint64_t n;
-	int r = disk_get_text(s, "sequence", text, sizeof(text));
+	int r = io_get_text(s, "sequence", text, sizeof(text));
 
 	if (r < 0)
 		return r;
@@ -287,13 +281,13 @@ spool_put_sequence(const struct spool *s, uint64_t number)
 	int r;
 
 	sequence_format(text, number);
-	r = disk_put_text(s, "sequence", text);
+	r = io_put_text(s, "sequence", text);
 	/*
 	 * Without numbers nothing is received, not even for a database that is well.  Writing in
 	 * place needs no space; should it be cut short, the CRC tells, and a new identity is made.
 	 */
 	if (r == -ENOSPC || r == -EDQUOT)
-		r = disk_overwrite_text(s, "sequence", text);
+		r = io_overwrite_text(s, "sequence", text);
 	return r;
 }
 
@@ -301,12 +295,12 @@ spool_put_sequence(const struct spool *s, uint64_t number)
 static void
 set_aside(const struct spool *s, const char *name, int error)
 {
-	uint64_t size = disk_size(s, name);
+	uint64_t size = io_size(s, name);
 	int r;
 
 	if (error == -ENOENT)
 		return;
-	r = disk_move_aside(s, name);
+	r = io_move_aside(s, name);
 	spool_corrupt(s, name, size,
 		      r < 0 ? "damaged, and it cannot be moved to corrupt/"
 			    : "damaged; moved to corrupt/, and the spool got a new identity");
@@ -526,7 +520,7 @@ file_make(const struct spool *s, const struct spool_header *h, int *ret)
 	if (fd < 0)
 		return -errno;
 	crash_point("before_file_header");
-	r = disk_write(fd, header, sizeof(header), 0);
+	r = io_write(fd, header, sizeof(header), 0);
 	crash_point("after_file_header");
 	if (r == 0 && renameat(s->fd, temporary, s->fd, name) < 0)
 		r = -errno;
@@ -583,7 +577,7 @@ spool_append(struct spool_file *f, const uint8_t *frames, uint32_t len, uint32_t
 	spool_block_encode(header, frames, len, rows);
 	crash_point("before_block_write");
 	(void)pthread_mutex_lock(&f->lock);
-	r = disk_write_block(f->fd, header, frames, len, sum->file_size);
+	r = io_write_block(f->fd, header, frames, len, sum->file_size);
 	if (r < 0) {
 		/* a remainder does no harm, but it would be found as damage */
 		f->longer = ftruncate(f->fd, (off_t)sum->file_size) < 0;
@@ -628,8 +622,8 @@ spool_write_summary(int fd, const struct spool_header *h)
 	uint8_t header[SPOOL_FILE_HEADER];
 
 	spool_header_encode(header, h);
-	return disk_write(fd, header + SPOOL_FILE_SUMMARY, SPOOL_FILE_HEADER - SPOOL_FILE_SUMMARY,
-			  SPOOL_FILE_SUMMARY);
+	return io_write(fd, header + SPOOL_FILE_SUMMARY, SPOOL_FILE_HEADER - SPOOL_FILE_SUMMARY,
+			SPOOL_FILE_SUMMARY);
 }
 
 int

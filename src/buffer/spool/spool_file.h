@@ -30,14 +30,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/uuid.h"
+
 #define SPOOL_FILE_VERSION 1
 #define SPOOL_FILE_HEADER 112
 #define SPOOL_FILE_SUMMARY 56 /* where the summary begins */
 #define SPOOL_BLOCK_HEADER 16
 #define SPOOL_BLOCK_MAGIC "\376MCB"
 #define SPOOL_BLOCK_MAX (64u << 20) /* a longer length is damage */
-
-#define UUID_TEXT 37 /* "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx" and its NUL */
 
 /* What a batch holds. */
 struct spool_summary {
@@ -106,7 +106,3 @@ bool spool_name_parse(const char *name, uint64_t *number);
 #define SPOOL_NAME_DIGITS 20
 void spool_name_as(char out[SPOOL_NAME_MAX], uint64_t number, const char *suffix);
 bool spool_name_parse_as(const char *name, const char *suffix, uint64_t *number);
-
-/* Text and binary forms of a UUID; false when text is not one. */
-void uuid_format(char out[UUID_TEXT], const uint8_t bin[16]);
-bool uuid_parse(const char *text, uint8_t bin[16]);

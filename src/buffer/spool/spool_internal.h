@@ -3,7 +3,7 @@
  * that have to make a disk fail.
  *
  *	spool.c          the directory: lock, identity, numbers; files while they grow
- *	spool_disk.c     system calls: whole reads and writes, listing, small text files, corrupt/
+ *	spool_io.c     system calls: whole reads and writes, listing, small text files, corrupt/
  *	spool_sync.c     the syncer thread, and files whose fdatasync failed
  *	spool_recover.c  files of earlier runs, damage, reading back
  *	spool_keep.c     the end of a batch's file: removing, keeping, pruning
@@ -104,52 +104,52 @@ struct spool {
 	void *on_synced_arg;
 };
 
-/* ---- spool_disk.c; errors are negative errnos ---- */
+/* ---- spool_io.c; errors are negative errnos ---- */
 
 /* Writes everything, or fails. */
-int disk_write(int fd, const void *data, size_t len, uint64_t offset);
-int disk_write_block(int fd, const uint8_t *header, const uint8_t *frames, size_t len,
-		     uint64_t offset);
+int io_write(int fd, const void *data, size_t len, uint64_t offset);
+int io_write_block(int fd, const uint8_t *header, const uint8_t *frames, size_t len,
+		   uint64_t offset);
 
 /*
  * Reads up to len bytes; *got tells how many there were.  Pages that the disk cannot give
  * (EIO) are read as zeros: the CRCs tell what that costs.
  */
-int disk_read(int fd, void *data, size_t len, uint64_t offset, size_t *got);
+int io_read(int fd, void *data, size_t len, uint64_t offset, size_t *got);
 
 /* fdatasync(), or fsync() for the directory, or the tests' hook. */
-int disk_sync(const struct spool *s, int fd);
+int io_sync(const struct spool *s, int fd);
 
 /* Opens a file that is there.  -ELOOP for a link, -EISDIR for anything else that is no file. */
-int disk_open(const struct spool *s, const char *name, int flags, uint64_t *size);
+int io_open(const struct spool *s, const char *name, int flags, uint64_t *size);
 
 /* The size of a file; 0 for what is not there or is no file. */
-uint64_t disk_size(const struct spool *s, const char *name);
+uint64_t io_size(const struct spool *s, const char *name);
 
 /* Replaces a small file in one step that lasts. */
-int disk_put_text(const struct spool *s, const char *name, const char *text);
+int io_put_text(const struct spool *s, const char *name, const char *text);
 
 /* The same for one that is there, in its place: needs no space, and may be cut short. */
-int disk_overwrite_text(const struct spool *s, const char *name, const char *text);
+int io_overwrite_text(const struct spool *s, const char *name, const char *text);
 
 /* Reads one, with a NUL behind it.  -EFBIG when it is longer than size - 1. */
-int disk_get_text(const struct spool *s, const char *name, char *text, size_t size);
+int io_get_text(const struct spool *s, const char *name, char *text, size_t size);
 
 /* The header of a batch's file, if it is sound and of that number; *size is the file's. */
-int disk_get_header(const struct spool *s, const char *name, uint64_t number,
-		    struct spool_header *ret, uint64_t *size);
+int io_get_header(const struct spool *s, const char *name, uint64_t number,
+		  struct spool_header *ret, uint64_t *size);
 
 /* The numbers of all names with that suffix, in ascending order; the caller frees them. */
-int disk_list(const struct spool *s, const char *suffix, uint64_t **ret, size_t *n);
+int io_list(const struct spool *s, const char *suffix, uint64_t **ret, size_t *n);
 
 /*
  * Copies a stretch of a file to corrupt/<name>.<offset>; where another one has that name, a
  * suffix is added.  Returns 1, or 0 if the same bytes were saved there before.
  */
-int disk_save(const struct spool *s, const char *name, int fd, uint64_t offset, uint64_t len);
+int io_save(const struct spool *s, const char *name, int fd, uint64_t offset, uint64_t len);
 
 /* Moves a file, or whatever it is, to corrupt/<name>; likewise. */
-int disk_move_aside(const struct spool *s, const char *name);
+int io_move_aside(const struct spool *s, const char *name);
 
 /* ---- spool.c ---- */
 

@@ -39,7 +39,7 @@ delete_file(struct spool *s, uint64_t number, const char *suffix)
 	uint64_t size;
 
 	spool_name_as(name, number, suffix);
-	size = disk_size(s, name);
+	size = io_size(s, name);
 	if (unlinkat(s->fd, name, 0) < 0)
 		return -errno;
 	spool_name_gone(s, number, size);
@@ -56,7 +56,7 @@ rename_file(struct spool *s, uint64_t number, bool kept)
 
 	spool_name_as(from, number, kept ? SPOOL_BATCH : SPOOL_STORED);
 	spool_name_as(to, number, kept ? SPOOL_STORED : SPOOL_BATCH);
-	replaced = disk_size(s, to);
+	replaced = io_size(s, to);
 	if (renameat(s->fd, from, s->fd, to) < 0)
 		return -errno;
 	(void)pthread_mutex_lock(&s->lock);
@@ -132,7 +132,7 @@ prune_files(struct spool *s, uint64_t now, uint64_t keep_us)
 	uint64_t *numbers;
 	size_t n;
 
-	if (disk_list(s, SPOOL_STORED, &numbers, &n) < 0)
+	if (io_list(s, SPOOL_STORED, &numbers, &n) < 0)
 		return 0;
 	for (size_t i = 0; i < n; i++) {
 		uint64_t us = stored_us(s, numbers[i], now);
@@ -168,7 +168,7 @@ spool_release(struct spool *s, uint64_t max)
 	size_t n, done = 0;
 
 	(void)pthread_mutex_lock(&s->names);
-	if (s->stored_since_us == NO_STORED || disk_list(s, SPOOL_STORED, &numbers, &n) < 0) {
+	if (s->stored_since_us == NO_STORED || io_list(s, SPOOL_STORED, &numbers, &n) < 0) {
 		(void)pthread_mutex_unlock(&s->names);
 		return 0;
 	}
@@ -187,7 +187,7 @@ spool_kept(struct spool *s, spool_found_fn *fn, void *arg)
 {
 	uint64_t *numbers;
 	size_t n;
-	int r = disk_list(s, SPOOL_STORED, &numbers, &n);
+	int r = io_list(s, SPOOL_STORED, &numbers, &n);
 
 	if (r < 0)
 		return r;
@@ -197,7 +197,7 @@ spool_kept(struct spool *s, spool_found_fn *fn, void *arg)
 		uint64_t size;
 
 		spool_name_as(name, numbers[i], SPOOL_STORED);
-		r = disk_get_header(s, name, numbers[i], &h, &size);
+		r = io_get_header(s, name, numbers[i], &h, &size);
 		if (r == 0 && h.sealed && h.summary.rows)
 			fn(arg, &h);
 	}

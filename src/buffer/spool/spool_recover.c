@@ -129,7 +129,7 @@ scan_file(const struct spool *s, uint64_t number, int fd, uint64_t size, struct 
 	sc->data = malloc(size < SPOOL_FILE_HEADER ? SPOOL_FILE_HEADER : (size_t)size);
 	if (!sc->data)
 		return -ENOMEM;
-	r = disk_read(fd, sc->data, (size_t)size, 0, &got);
+	r = io_read(fd, sc->data, (size_t)size, 0, &got);
 	if (r == 0)
 		r = scan_header(s, number, got, sc);
 	if (r == 0)
@@ -147,7 +147,7 @@ save_damage(const struct spool *s, const char *name, int fd, const struct scan *
 	int error = 0;
 
 	for (unsigned i = 0; i < sc->n_bad; i++) {
-		int r = disk_save(s, name, fd, sc->bad[i].offset, sc->bad[i].len);
+		int r = io_save(s, name, fd, sc->bad[i].offset, sc->bad[i].len);
 
 		if (r < 0)
 			error = r;
@@ -164,7 +164,7 @@ static void
 move_aside(const struct spool *s, const char *name, uint64_t lost, const char *why)
 {
 	char text[256];
-	int r = disk_move_aside(s, name);
+	int r = io_move_aside(s, name);
 
 	if (r < 0)
 		(void)snprintf(text, sizeof(text), "%s; it cannot be moved to corrupt/: %s", why,
@@ -195,16 +195,16 @@ replace_file(struct spool *s, const char *name, int old, struct scan *sc)
 	if (fd < 0)
 		return -errno;
 	spool_header_encode(sc->data, &sc->header);
-	r = disk_write(fd, sc->data, sc->end, 0);
+	r = io_write(fd, sc->data, sc->end, 0);
 	if (r == 0)
-		r = disk_sync(s, fd);
+		r = io_sync(s, fd);
 	(void)close(fd);
 	if (r == 0 && !same_file(s, name, old))
 		r = -ENOENT;
 	if (r == 0 && renameat(s->fd, copy, s->fd, name) < 0)
 		r = -errno;
 	if (r == 0)
-		return disk_sync(s, s->fd);
+		return io_sync(s, s->fd);
 	(void)unlinkat(s->fd, copy, 0);
 	return r;
 }
@@ -214,7 +214,7 @@ static int
 seal_in_place(const struct spool *s, const char *name, const struct scan *sc)
 {
 	uint64_t size;
-	int fd = disk_open(s, name, O_RDWR, &size);
+	int fd = io_open(s, name, O_RDWR, &size);
 	int r = 0;
 
 	if (fd < 0)
@@ -224,7 +224,7 @@ seal_in_place(const struct spool *s, const char *name, const struct scan *sc)
 	if (r == 0)
 		r = spool_write_summary(fd, &sc->header);
 	if (r == 0)
-		r = disk_sync(s, fd);
+		r = io_sync(s, fd);
 	(void)close(fd);
 	return r;
 }
@@ -240,9 +240,9 @@ recover_unreadable(const struct spool *s, const char *name, int error)
 	if (error == -ENOENT)
 		return;
 	if (error == -EMFILE || error == -ENFILE || error == -ENOMEM)
-		spool_corrupt(s, name, disk_size(s, name), why);
+		spool_corrupt(s, name, io_size(s, name), why);
 	else
-		move_aside(s, name, disk_size(s, name), why);
+		move_aside(s, name, io_size(s, name), why);
 }
 
 /* A file without a sound block: deleted if it never had one, moved aside if it had. */
@@ -288,12 +288,12 @@ recover_file(struct spool *s, uint64_t number, const char *name, struct spool_he
 	struct scan sc;
 	uint64_t size;
 	bool found = false;
-	int r = disk_get_header(s, name, number, ret, &size);
+	int r = io_get_header(s, name, number, ret, &size);
 	int fd;
 
 	if (r == 0 && ret->sealed && ret->summary.file_size == size && ret->summary.rows)
 		return true;
-	fd = disk_open(s, name, O_RDONLY, &size);
+	fd = io_open(s, name, O_RDONLY, &size);
 	if (fd < 0) {
 		recover_unreadable(s, name, fd);
 		return false;
@@ -321,7 +321,7 @@ remove_copies(struct spool *s)
 	uint64_t *numbers;
 	size_t n;
 
-	if (disk_list(s, SPOOL_NEW, &numbers, &n) < 0)
+	if (io_list(s, SPOOL_NEW, &numbers, &n) < 0)
 		return;
 	for (size_t i = 0; i < n; i++) {
 		char name[SPOOL_NAME_MAX];
@@ -337,7 +337,7 @@ spool_recover(struct spool *s, spool_found_fn *found, void *arg)
 {
 	uint64_t *numbers;
 	size_t n;
-	int r = disk_list(s, SPOOL_BATCH, &numbers, &n);
+	int r = io_list(s, SPOOL_BATCH, &numbers, &n);
 
 	if (r < 0)
 		return r;
@@ -349,9 +349,9 @@ spool_recover(struct spool *s, spool_found_fn *found, void *arg)
 		bool there;
 
 		spool_name(name, numbers[i]);
-		before = disk_size(s, name);
+		before = io_size(s, name);
 		there = recover_file(s, numbers[i], name, &h);
-		s->bytes += disk_size(s, name) - before;
+		s->bytes += io_size(s, name) - before;
 		if (there)
 			found(arg, &h);
 	}
@@ -367,7 +367,7 @@ read_nothing(struct spool *s, uint64_t number, const char *name, uint64_t size)
 {
 	(void)pthread_mutex_lock(&s->names);
 	move_aside(s, name, size, "holds no sound block");
-	if (disk_size(s, name) == 0)
+	if (io_size(s, name) == 0)
 		spool_name_gone(s, number, size);
 	(void)pthread_mutex_unlock(&s->names);
 }
@@ -383,10 +383,10 @@ read_damaged(struct spool *s, uint64_t number, const char *name, int fd, struct 
 	(void)pthread_mutex_lock(&s->lock);
 	open = spool_file_find(s, number) != NULL;
 	(void)pthread_mutex_unlock(&s->lock);
-	before = disk_size(s, name);
+	before = io_size(s, name);
 	if (save_damage(s, name, fd, sc) && !open) {
 		(void)replace_file(s, name, fd, sc);
-		s->bytes += disk_size(s, name) - before;
+		s->bytes += io_size(s, name) - before;
 	}
 	(void)pthread_mutex_unlock(&s->names);
 }
@@ -415,7 +415,7 @@ spool_read(struct spool *s, uint64_t number, uint8_t **data, struct spool_summar
 	int fd, r;
 
 	spool_name(name, number);
-	fd = disk_open(s, name, O_RDONLY, &size);
+	fd = io_open(s, name, O_RDONLY, &size);
 	if (fd < 0)
 		return fd;
 	r = scan_file(s, number, fd, size, &sc);

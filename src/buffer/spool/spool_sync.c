@@ -40,7 +40,7 @@ copy_blocks(int from, int to, const struct spool_summary *begin, const struct sp
 	data = malloc(len);
 	if (!data)
 		return -ENOMEM;
-	r = disk_read(from, data, len, begin->file_size, &got);
+	r = io_read(from, data, len, begin->file_size, &got);
 	if (r == 0) {
 		spool_walk(data, got, &(struct spool_walk){0}, &have, &torn);
 		if (have.blocks != end->blocks - begin->blocks ||
@@ -48,7 +48,7 @@ copy_blocks(int from, int to, const struct spool_summary *begin, const struct sp
 			r = -EIO;
 	}
 	if (r == 0)
-		r = disk_write(to, data, len, begin->file_size);
+		r = io_write(to, data, len, begin->file_size);
 	free(data);
 	return r;
 }
@@ -59,7 +59,7 @@ write_header(int fd, const struct spool_header *h)
 	uint8_t header[SPOOL_FILE_HEADER];
 
 	spool_header_encode(header, h);
-	return disk_write(fd, header, sizeof(header), 0);
+	return io_write(fd, header, sizeof(header), 0);
 }
 
 /* Gives the copy the file's name, whatever that is now. */
@@ -129,7 +129,7 @@ file_rewrite(struct spool *s, struct spool_file *f)
 	if (r == 0)
 		r = write_header(fd, &snapshot);
 	if (r == 0)
-		r = disk_sync(s, fd);
+		r = io_sync(s, fd);
 	if (r == 0)
 		r = copy_takes_over(f, fd, copy, &snapshot.summary, &changes);
 	if (r < 0) {
@@ -138,7 +138,7 @@ file_rewrite(struct spool *s, struct spool_file *f)
 		return r;
 	}
 	f->named = false;
-	r = disk_sync(s, fd);
+	r = io_sync(s, fd);
 	if (r < 0)
 		return r; /* then the copy is no better, and is copied in turn */
 	f->failed = false;
@@ -155,7 +155,7 @@ file_sync(struct spool *s, struct spool_file *f)
 	int r = 0;
 
 	if (!f->failed) {
-		r = disk_sync(s, f->fd);
+		r = io_sync(s, f->fd);
 		if (r == 0) {
 			f->synced = changes;
 			return 0;
@@ -202,7 +202,7 @@ files_sync(struct spool *s, struct spool_file *list)
 	if (!directory)
 		return error;
 	if (error == 0)
-		error = disk_sync(s, s->fd);
+		error = io_sync(s, s->fd);
 	if (error < 0)
 		return error;
 	for (struct spool_file *f = list; f; f = f->sync_next)

@@ -16,7 +16,7 @@
 #define CORRUPT_NAME_MAX (SPOOL_NAME_MAX + 48)
 
 int
-disk_write(int fd, const void *data, size_t len, uint64_t offset)
+io_write(int fd, const void *data, size_t len, uint64_t offset)
 {
 	const uint8_t *p = data;
 
@@ -35,7 +35,7 @@ disk_write(int fd, const void *data, size_t len, uint64_t offset)
 }
 
 int
-disk_write_block(int fd, const uint8_t *header, const uint8_t *frames, size_t len, uint64_t offset)
+io_write_block(int fd, const uint8_t *header, const uint8_t *frames, size_t len, uint64_t offset)
 {
 	struct iovec iov[2] = {
 	    {(void *)(uintptr_t)header, SPOOL_BLOCK_HEADER},
@@ -52,17 +52,17 @@ disk_write_block(int fd, const uint8_t *header, const uint8_t *frames, size_t le
 		return -errno;
 	done = (size_t)n;
 	if (done < SPOOL_BLOCK_HEADER) {
-		r = disk_write(fd, header + done, SPOOL_BLOCK_HEADER - done, offset + done);
+		r = io_write(fd, header + done, SPOOL_BLOCK_HEADER - done, offset + done);
 		if (r < 0)
 			return r;
 		done = SPOOL_BLOCK_HEADER;
 	}
-	return disk_write(fd, frames + (done - SPOOL_BLOCK_HEADER),
-			  len - (done - SPOOL_BLOCK_HEADER), offset + done);
+	return io_write(fd, frames + (done - SPOOL_BLOCK_HEADER), len - (done - SPOOL_BLOCK_HEADER),
+			offset + done);
 }
 
 int
-disk_read(int fd, void *data, size_t len, uint64_t offset, size_t *got)
+io_read(int fd, void *data, size_t len, uint64_t offset, size_t *got)
 {
 	uint8_t *p = data;
 	size_t want = len;
@@ -92,7 +92,7 @@ disk_read(int fd, void *data, size_t len, uint64_t offset, size_t *got)
 }
 
 int
-disk_sync(const struct spool *s, int fd)
+io_sync(const struct spool *s, int fd)
 {
 	spool_sync_hook *hook = s->hook;
 
@@ -102,7 +102,7 @@ disk_sync(const struct spool *s, int fd)
 }
 
 int
-disk_open(const struct spool *s, const char *name, int flags, uint64_t *size)
+io_open(const struct spool *s, const char *name, int flags, uint64_t *size)
 {
 	/* O_NONBLOCK: a fifo of that name must not keep us waiting */
 	int fd = openat(s->fd, name, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -125,7 +125,7 @@ disk_open(const struct spool *s, const char *name, int flags, uint64_t *size)
 }
 
 uint64_t
-disk_size(const struct spool *s, const char *name)
+io_size(const struct spool *s, const char *name)
 {
 	struct stat st;
 
@@ -135,7 +135,7 @@ disk_size(const struct spool *s, const char *name)
 }
 
 int
-disk_put_text(const struct spool *s, const char *name, const char *text)
+io_put_text(const struct spool *s, const char *name, const char *text)
 {
 	char temporary[SPOOL_NAME_MAX];
 	int fd, r;
@@ -144,45 +144,45 @@ disk_put_text(const struct spool *s, const char *name, const char *text)
 	fd = openat(s->fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	r = disk_write(fd, text, strlen(text), 0);
+	r = io_write(fd, text, strlen(text), 0);
 	if (r == 0)
-		r = disk_sync(s, fd);
+		r = io_sync(s, fd);
 	(void)close(fd);
 	if (r == 0 && renameat(s->fd, temporary, s->fd, name) < 0)
 		r = -errno;
 	if (r == 0)
-		return disk_sync(s, s->fd);
+		return io_sync(s, s->fd);
 	(void)unlinkat(s->fd, temporary, 0);
 	return r;
 }
 
 int
-disk_overwrite_text(const struct spool *s, const char *name, const char *text)
+io_overwrite_text(const struct spool *s, const char *name, const char *text)
 {
 	uint64_t size;
-	int fd = disk_open(s, name, O_WRONLY, &size);
+	int fd = io_open(s, name, O_WRONLY, &size);
 	int r;
 
 	if (fd < 0)
 		return fd;
-	r = disk_write(fd, text, strlen(text), 0);
+	r = io_write(fd, text, strlen(text), 0);
 	if (r == 0)
-		r = disk_sync(s, fd);
+		r = io_sync(s, fd);
 	(void)close(fd);
 	return r;
 }
 
 int
-disk_get_text(const struct spool *s, const char *name, char *text, size_t size)
+io_get_text(const struct spool *s, const char *name, char *text, size_t size)
 {
 	uint64_t len = 0;
 	size_t got;
-	int fd = disk_open(s, name, O_RDONLY, &len);
+	int fd = io_open(s, name, O_RDONLY, &len);
 	int r;
 
 	if (fd < 0)
 		return fd;
-	r = len < size ? disk_read(fd, text, size - 1, 0, &got) : -EFBIG;
+	r = len < size ? io_read(fd, text, size - 1, 0, &got) : -EFBIG;
 	(void)close(fd);
 	if (r == 0)
 		text[got] = '\0';
@@ -190,18 +190,18 @@ disk_get_text(const struct spool *s, const char *name, char *text, size_t size)
 }
 
 int
-disk_get_header(const struct spool *s, const char *name, uint64_t number, struct spool_header *ret,
-		uint64_t *size)
+io_get_header(const struct spool *s, const char *name, uint64_t number, struct spool_header *ret,
+	      uint64_t *size)
 {
 	uint8_t bytes[SPOOL_FILE_HEADER];
 	struct spool_header h;
 	size_t got;
-	int fd = disk_open(s, name, O_RDONLY, size);
+	int fd = io_open(s, name, O_RDONLY, size);
 	int r;
 
 	if (fd < 0)
 		return fd;
-	r = disk_read(fd, bytes, sizeof(bytes), 0, &got);
+	r = io_read(fd, bytes, sizeof(bytes), 0, &got);
 	(void)close(fd);
 	if (r == 0)
 		r = spool_header_decode(bytes, got, &h);
@@ -235,7 +235,7 @@ list_add(uint64_t **list, size_t *n, uint64_t number)
 }
 
 int
-disk_list(const struct spool *s, const char *suffix, uint64_t **ret, size_t *n)
+io_list(const struct spool *s, const char *suffix, uint64_t **ret, size_t *n)
 {
 	int fd = openat(s->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -243,7 +243,7 @@ disk_list(const struct spool *s, const char *suffix, uint64_t **ret, size_t *n)
 	size_t count = 0;
 	int r = 0;
 
-	*ret = NULL; /* as in disk_open() */
+	*ret = NULL; /* as in io_open() */
 	*n = 0;
 	if (!dir) {
 		r = -errno;
@@ -298,10 +298,10 @@ copy_stretch(int from, uint64_t offset, int to, uint64_t len)
 	while (at < len) {
 		size_t want = len - at < sizeof(buf) ? (size_t)(len - at) : sizeof(buf);
 		size_t got;
-		int r = disk_read(from, buf, want, offset + at, &got);
+		int r = io_read(from, buf, want, offset + at, &got);
 
 		if (r == 0)
-			r = got ? disk_write(to, buf, got, at) : -EIO;
+			r = got ? io_write(to, buf, got, at) : -EIO;
 		if (r < 0)
 			return r;
 		at += got;
@@ -324,8 +324,8 @@ same_stretch(int from, uint64_t offset, int dir, const char *name, uint64_t len)
 		size_t want = len - at < sizeof(a) ? (size_t)(len - at) : sizeof(a);
 		size_t x = 0, y = 0;
 
-		same = disk_read(from, a, want, offset + at, &x) == 0 &&
-		       disk_read(fd, b, want, at, &y) == 0 && x == want && y == want &&
+		same = io_read(from, a, want, offset + at, &x) == 0 &&
+		       io_read(fd, b, want, at, &y) == 0 && x == want && y == want &&
 		       memcmp(a, b, want) == 0;
 	}
 	(void)close(fd);
@@ -351,7 +351,7 @@ save_as(const struct spool *s, int dir, const char *name, int fd, uint64_t offse
 		return -errno;
 	r = copy_stretch(fd, offset, to, len);
 	if (r == 0)
-		r = disk_sync(s, to);
+		r = io_sync(s, to);
 	(void)close(to);
 	if (r == 0 && fsync(dir) < 0)
 		r = -errno;
@@ -361,7 +361,7 @@ save_as(const struct spool *s, int dir, const char *name, int fd, uint64_t offse
 }
 
 int
-disk_save(const struct spool *s, const char *name, int fd, uint64_t offset, uint64_t len)
+io_save(const struct spool *s, const char *name, int fd, uint64_t offset, uint64_t len)
 {
 	char stem[CORRUPT_NAME_MAX - 8], target[CORRUPT_NAME_MAX];
 	int dir = corrupt_open(s);
@@ -383,7 +383,7 @@ disk_save(const struct spool *s, const char *name, int fd, uint64_t offset, uint
 }
 
 int
-disk_move_aside(const struct spool *s, const char *name)
+io_move_aside(const struct spool *s, const char *name)
 {
 	char target[CORRUPT_NAME_MAX];
 	int dir = corrupt_open(s);
