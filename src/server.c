@@ -23,6 +23,7 @@
 
 #define TICK_MS 1000
 #define WRITERS_END_MS 2000   /* one that goes on hangs in a name server's answer */
+#define DISK_END_MS 2000      /* a disk that takes longer hangs */
 #define OTHER_DESCRIPTORS 256 /* beside clients: listeners, spool, database, libraries */
 
 enum server_state { SERVER_STARTING, SERVER_RUNNING, SERVER_STOPPING, SERVER_DONE };
@@ -212,7 +213,7 @@ server_may_end(struct server *s)
 	if (s->stats.buffered == 0)
 		return clients_waiting(s->clients) == 0;
 	/* Without a database, what is safe in the spool is as good as it gets. */
-	return (status == WRITERS_UNAVAILABLE || status == WRITERS_HELD) && queue_safe(s->queue);
+	return (status == WRITERS_UNAVAILABLE || status == WRITERS_HELD) && queue_secure(s->queue);
 }
 
 /* The end-of-turn hook. */
@@ -225,7 +226,7 @@ server_turn(void *arg)
 		clients_drain(s->clients); /* those that waited for room */
 		queue_seal(s->queue);
 	}
-	queue_turn(s->queue);
+	queue_end_turn(s->queue);
 	if (s->state == SERVER_STOPPING && server_may_end(s))
 		s->state = SERVER_DONE;
 }
@@ -451,10 +452,21 @@ server_end_writers(struct server *s)
 	while (ended && ((s->writers && !writers_ended(s->writers)) ||
 			 (s->ending && !writers_ended(s->ending))))
 		ended = clock_ms() < deadline_ms && loop_turn(s->loop, 100) == 0;
-	queue_collect(s->queue); /* what they finished last */
-	queue_seal(s->queue);
-	(void)queue_safe(s->queue); /* and what they did not */
 	return ended;
+}
+
+/* What the writers have not stored goes to the spool; false when the disk does not answer. */
+static bool
+server_end_disk(struct server *s)
+{
+	uint64_t deadline_ms = clock_ms() + DISK_END_MS;
+
+	queue_collect(s->queue); /* what the writers finished last */
+	queue_seal(s->queue);
+	while (s->spool && !queue_secure(s->queue) && clock_ms() < deadline_ms)
+		if (loop_turn(s->loop, 100) < 0)
+			break;
+	return queue_close(s->queue, DISK_END_MS);
 }
 
 /* The last words.  Returns the exit status. */
@@ -513,6 +525,7 @@ server_run(const struct conf_source *source, struct conf *conf)
 	struct server s = {
 	    .source = source, .conf = conf_ref(conf), .wake.fd = -1, .signals.fd = -1};
 	int status = EXIT_FAILURE;
+	bool ended = true;
 	int r;
 
 	(void)log_open(conf->log.target, conf->log.level);
@@ -529,17 +542,18 @@ server_run(const struct conf_source *source, struct conf *conf)
 	}
 	if (r < 0)
 		log_event(LOG_ERR, "failed", LOG_STR("error", strerror(-r)));
-	if (s.queue && s.state != SERVER_STARTING) {
-		bool ended = server_end_writers(&s);
-
+	if (s.queue && s.state != SERVER_STARTING)
+		ended = server_end_writers(&s);
+	if (s.queue && !server_end_disk(&s))
+		ended = false;
+	if (s.queue && s.state != SERVER_STARTING)
 		status = server_farewell(&s);
-		if (r < 0)
-			status = EXIT_FAILURE;
-		if (!ended) {
-			/* A thread hangs in the resolver; the spool is in order, so just leave. */
-			log_close();
-			_exit(status);
-		}
+	if (r < 0)
+		status = EXIT_FAILURE;
+	if (!ended) {
+		/* A thread hangs, in the resolver or in the disk: leave without it. */
+		log_close();
+		_exit(status);
 	}
 	server_free(&s);
 	log_close();

@@ -27,3 +27,13 @@ clock_real_us(void)
 	(void)clock_gettime(CLOCK_REALTIME, &ts);
 	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
+
+/* ms as timers and pthread_cond_timedwait() take them. */
+static inline struct timespec
+clock_timespec(uint64_t ms)
+{
+	return (struct timespec){
+	    .tv_sec = (time_t)(ms / 1000),
+	    .tv_nsec = (long)(ms % 1000) * 1000000,
+	};
+}

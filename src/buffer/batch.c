@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "buffer/spool/spool.h"
+#include "buffer/slab.h"
 
-#define BATCH_FIRST_CAPACITY ((size_t)64 * 1024)
+#define BATCH_FIRST_ROOM ((size_t)4 * 1024)
 
-struct batch *
-batch_new(const char *collector, uint64_t number)
+static struct batch *
+batch_alloc(const char *collector, uint64_t number)
 {
 	struct batch *b = calloc(1, sizeof(*b));
 
@@ -19,19 +19,36 @@ batch_new(const char *collector, uint64_t number)
 	(void)snprintf(b->collector, sizeof(b->collector), "%s", collector);
 	b->number = number;
 	b->all = BATCH_PART_NONE;
-	b->unwritten = BATCH_PART_NONE;
+	b->unposted = BATCH_PART_NONE;
+	TAILQ_INIT(&b->waits);
+	return b;
+}
+
+struct batch *
+batch_new(const char *collector, uint64_t number, size_t room)
+{
+	struct batch *b = batch_alloc(collector, number);
+
+	if (!b)
+		return NULL;
+	b->slab = slab_new(room > BATCH_FIRST_ROOM ? room : BATCH_FIRST_ROOM);
+	if (!b->slab) {
+		free(b);
+		return NULL;
+	}
 	return b;
 }
 
 struct batch *
 batch_new_on_disk(const struct spool_header *h)
 {
-	struct batch *b = batch_new(h->collector, h->number);
+	struct batch *b = batch_alloc(h->collector, h->number);
 
 	if (!b)
 		return NULL;
 	b->state = BATCH_SEALED;
 	b->all = (struct batch_part){h->summary.rows, h->summary.min_us, h->summary.max_us};
+	b->file_bytes = h->summary.file_size;
 	b->on_disk = true;
 	b->opened_us = h->created_us;
 	return b;
@@ -42,8 +59,7 @@ batch_free(struct batch *b)
 {
 	if (!b)
 		return;
-	spool_file_free(b->file);
-	free(b->data);
+	slab_unref(b->slab);
 	free(b->loaded);
 	free(b);
 }
@@ -62,19 +78,14 @@ batch_part_add(struct batch_part *a, const struct batch_part *b)
 static int
 batch_reserve(struct batch *b, size_t need)
 {
-	size_t capacity = b->capacity ? b->capacity : BATCH_FIRST_CAPACITY;
-	uint8_t *data;
+	size_t size = b->slab->size;
 
-	if (need <= b->capacity)
-		return 0;
-	while (capacity < need)
-		capacity *= 2;
-	data = realloc(b->data, capacity);
-	if (!data)
-		return -ENOMEM;
-	b->data = data;
-	b->capacity = capacity;
-	return 0;
+	while (size < need) {
+		if (size > SIZE_MAX / 2)
+			return -ENOMEM;
+		size *= 2;
+	}
+	return size > b->slab->size ? slab_resize(&b->slab, b->bytes, size) : 0;
 }
 
 int
@@ -84,23 +95,18 @@ batch_append(struct batch *b, const uint8_t *frames, size_t len, const struct ba
 
 	if (r < 0)
 		return r;
-	memcpy(b->data + b->bytes, frames, len);
+	memcpy(b->slab->data + b->bytes, frames, len);
 	b->bytes += len;
 	batch_part_add(&b->all, part);
-	batch_part_add(&b->unwritten, part);
+	batch_part_add(&b->unposted, part);
 	return 0;
 }
 
 void
 batch_trim(struct batch *b)
 {
-	uint8_t *data;
-
-	if (!b->data || b->bytes == b->capacity)
-		return;
-	data = realloc(b->data, b->bytes);
-	if (!data)
-		return; /* the larger block serves as well */
-	b->data = data;
-	b->capacity = b->bytes;
+	/* a copy would cost more than it brings; where memory is short the larger one serves as
+	 * well */
+	if (b->slab->size > b->bytes + b->bytes / 8 && !slab_is_shared(b->slab))
+		(void)slab_resize(&b->slab, b->bytes, b->bytes);
 }

@@ -12,10 +12,13 @@
  */
 #pragma once
 
+#include <bsd/sys/tree.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
+#include "base/uuid.h"
 #include "buffer/spool/spool_file.h"
 
 /*
@@ -40,40 +43,55 @@ struct batch_part {
 	uint64_t max_us;
 };
 
+#define BATCH_PART_NONE ((struct batch_part){0, UINT64_MAX, 0})
+
+/* Adds b to a. */
+void batch_part_add(struct batch_part *a, const struct batch_part *b);
+
 enum batch_state { BATCH_OPEN, BATCH_SEALED, BATCH_IN_FLIGHT };
 
 struct queue_wait;
-struct spool_file;
+struct disk_file;
+struct slab;
+
+TAILQ_HEAD(queue_waits, queue_wait);
 
 struct batch {
-	struct batch *prev, *next; /* the queue's list, by number */
-	struct batch *done_next;   /* the list of completions */
-	enum batch_state state;
+	/* set when it is opened, or recovered */
 	char collector[UUID_TEXT];
 	uint64_t number;
+	uint64_t opened_us; /* real time; its first frame came then, or later */
+
+	/* the loop's while it is open, then never changed */
 	struct batch_part all;
 	size_t bytes;
-	uint8_t *data; /* NULL when the content is on disk only */
-	size_t capacity;
+
+	/* the loop's */
+	TAILQ_ENTRY(batch) in_memory; /* the queue's list of sealed ones that have memory */
+	TAILQ_ENTRY(batch) unsynced;  /* ... of those that a crash of the machine would lose */
+	TAILQ_ENTRY(batch) unwritten; /* ... of those that are not whole in the spool */
+	bool is_unsynced;
+	struct disk_file *file;     /* until all of it is in the spool, and sealed */
+	size_t posted;              /* bytes that the disk thread has got */
+	struct batch_part unposted; /* what the other bytes hold */
+	uint64_t file_bytes;        /* what it takes in the spool */
+	uint64_t start;             /* position of the first byte in the stream of all bytes */
+	uint64_t seal;              /* its seal's place among all seals; 0: recovered */
+	struct queue_waits waits;   /* level-2 syncs that this batch holds up */
+
+	/* the loop's; changed under the queue's mutex, since a writer may have it */
+	struct slab *slab; /* the frames; NULL when they are on disk only */
+	bool on_disk;      /* all of it is in the spool, and sealed */
+
+	/* under the queue's mutex; the loop alone links by_number, and may walk it without */
+	RB_ENTRY(batch) by_number; /* all that are sealed or in flight */
+	RB_ENTRY(batch) by_opened; /* of these, the ones that are not settled */
+	RB_ENTRY(batch) by_due;    /* sealed: those that are ready, or those that are not yet */
+	TAILQ_ENTRY(batch) in_wanted;
+	enum batch_state state;
 	uint64_t not_before_ms; /* monotonic; a returned batch waits until then */
-	uint64_t opened_us;     /* real time; its first frame came then, or later */
-
-	/* loop thread */
-	struct batch *memory_prev, *memory_next; /* the queue's list of those in memory */
-	struct spool_file
-	    *file;      /* while it grows, or while sealing it waits for a disk that is full */
-	size_t written; /* bytes that stand in spool blocks */
-	struct batch_part unwritten; /* what the other bytes hold */
-	uint64_t start;              /* position of the first byte in the stream of all bytes */
-	struct queue_wait *waits;    /* level-2 syncs that this batch holds up */
-
-	/* under the queue's mutex */
-	struct batch *wanted_prev, *wanted_next; /* the queue's list of those that are wanted */
-	bool wanted;                             /* level 2 has come to wait for it */
-	uint64_t earliest_us; /* neither it nor any behind it in the list was opened before then */
-	bool on_disk;         /* all of it is in the spool, and sealed */
-	bool removed;         /* its writer has removed the spool file */
-	bool settled;         /* queue_done() has been called: committed, or lost */
+	bool wanted;            /* level 2 has come to wait for it */
+	bool settled;           /* queue_done() has been called: committed, or lost */
 
 	/* the writer's, while it is in flight */
 	uint8_t *loaded;              /* content read back from the spool */
@@ -84,22 +102,20 @@ struct batch {
 	uint64_t rejected;
 	uint64_t lost; /* rows whose block on disk was damaged */
 	bool repeated; /* an earlier, unanswered try had committed it */
+
+	STAILQ_ENTRY(batch) in_done; /* the list of completions */
 };
 
-/* A heap batch, open and empty.  NULL when memory is short. */
-struct batch *batch_new(const char *collector, uint64_t number);
+/* A heap batch, open and empty; room is what it is expected to take.  NULL: memory is short. */
+struct batch *batch_new(const char *collector, uint64_t number, size_t room);
 
 /* A sealed batch that the spool holds.  NULL when memory is short. */
 struct batch *batch_new_on_disk(const struct spool_header *h);
 
-void batch_free(struct batch *b); /* NULL is fine */
+void batch_free(struct batch *b); /* but for its file; NULL is fine */
 
 /* Appends whole valid frames.  Returns 0 or -ENOMEM (nothing appended). */
 int batch_append(struct batch *b, const uint8_t *frames, size_t len, const struct batch_part *part);
 
-/* Adds b to a. */
-void batch_part_add(struct batch_part *a, const struct batch_part *b);
-#define BATCH_PART_NONE ((struct batch_part){0, UINT64_MAX, 0})
-
-/* Gives memory back that the data does not use. */
+/* Gives memory back that the data does not use, unless somebody reads it. */
 void batch_trim(struct batch *b);

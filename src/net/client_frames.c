@@ -22,7 +22,7 @@ run_begin(struct run *run, struct queue *q, const uint8_t *p)
 	run->p = p;
 	run->len = 0;
 	run->part = BATCH_PART_NONE;
-	run->room = queue_room(q);
+	run->room = queue_make_room(q);
 }
 
 static void

@@ -447,13 +447,19 @@ repair_batch(void *arg, const struct spool_header *h)
 	struct repaired *rep = arg;
 	struct spool_summary sum;
 	uint8_t *data = NULL;
+	bool damaged;
+	int r = spool_read(rep->spool, h->number, &data, &sum, &damaged);
 
-	/* Reading moves damage aside, as it does in the daemon. */
-	if (spool_read(rep->spool, h->number, &data, &sum) == 0) {
+	if (r == 0) {
 		rep->batches++;
 		rep->rows += sum.rows;
 	}
 	free(data);
+	/* as the daemon does */
+	if (r == -ENODATA)
+		spool_set_aside(rep->spool, h->number);
+	else if (damaged)
+		spool_repair(rep->spool, h->number);
 }
 
 /* What root would write here the daemon could not read: work as the directory's owner. */

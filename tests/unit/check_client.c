@@ -39,7 +39,7 @@ static void
 on_turn(void *arg)
 {
 	(void)arg;
-	queue_turn(queue);
+	queue_end_turn(queue);
 }
 
 static void
@@ -67,6 +67,7 @@ static void
 teardown(void)
 {
 	clients_free(clients);
+	ck_assert(queue_close(queue, 0));
 	queue_free(queue);
 	loop_free(loop);
 }

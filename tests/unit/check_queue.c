@@ -290,13 +290,13 @@ START_TEST(level2_flushes_for_an_idle_writer)
 	pthread_t thread;
 
 	ck_assert_int_eq(queue_wait(queue, &w, 2, put(1, 1)), QUEUE_WAIT_PENDING);
-	queue_turn(queue); /* no writer is free: others may still join */
+	queue_end_turn(queue); /* no writer is free: others may still join */
 	ck_assert_uint_eq(stats.batches_waiting, 0);
 	atomic_store(&woken, 0);
 	ck_assert_int_eq(pthread_create(&thread, NULL, writer, NULL), 0);
 	while (!atomic_load(&woken)) /* the writer that became free wakes the loop */
 		(void)usleep(100);
-	queue_turn(queue);
+	queue_end_turn(queue);
 	ck_assert_int_eq(pthread_join(thread, NULL), 0);
 	queue_collect(queue);
 	expect_answers(1, 0);
@@ -315,16 +315,16 @@ START_TEST(level2_does_not_wait_behind_a_backlog)
 	}
 	asked = put(1, 10);
 	ck_assert_int_eq(queue_wait(queue, &first, 2, asked), QUEUE_WAIT_PENDING);
-	queue_turn(queue);
+	queue_end_turn(queue);
 	ck_assert_int_eq(queue_wait(queue, &second, 2, put(1, 20)), QUEUE_WAIT_PENDING);
-	queue_turn(queue); /* no writer has the first one yet: others may still join */
+	queue_end_turn(queue); /* no writer has the first one yet: others may still join */
 	ck_assert_uint_eq(put(1, 30), asked + 1);
 	atomic_store(&woken, 0);
 	for (int i = 0; i < 2 && number != asked; i++)
 		number = take()->number;
 	ck_assert_uint_eq(number, asked);
 	ck_assert_int_gt(atomic_load(&woken), 0);
-	queue_turn(queue);
+	queue_end_turn(queue);
 	ck_assert_uint_eq(put(1, 40), asked + 2);
 	queue_unwait(queue, &first);
 	queue_unwait(queue, &second);
@@ -351,7 +351,7 @@ START_TEST(level2_does_not_wait_behind_newer_batches)
 	for (; answers[true] < 2; takes++) {
 		ck_assert_int_lt(takes, 9); /* three batches have waits, and each third is theirs */
 		(void)put(20, 40);
-		queue_turn(queue);
+		queue_end_turn(queue);
 		finish(take());
 	}
 	ck_assert_uint_gt(stats.batches_waiting, 10);
@@ -436,11 +436,13 @@ START_TEST(a_turn_writes_one_block_and_done_removes_the_file)
 {
 	put(3, 1);
 	ck_assert_uint_eq(queue_unsafe_rows(queue), 3);
-	queue_turn(queue);
+	queue_end_turn(queue);
+	await_disk();
 	ck_assert_uint_eq(queue_unsafe_rows(queue), 0);
 	ck_assert_uint_eq(files("*.batch"), 1);
 	queue_seal(queue);
 	finish(take());
+	await_disk();
 	ck_assert_uint_eq(files("*.batch"), 0);
 }
 END_TEST
@@ -452,7 +454,7 @@ START_TEST(what_was_not_stored_is_recovered)
 	uint64_t number;
 
 	put(13, 100); /* one sealed batch, and three rows in the open one */
-	queue_turn(queue);
+	queue_end_turn(queue);
 	close_queue();
 	open_queue();
 	ck_assert_uint_eq(stats.recovered, 13);
@@ -481,9 +483,9 @@ START_TEST(backlog_beyond_the_memory_limit_lives_on_disk)
 	conf.buffer.memory_limit = 100 * FRAME_SIZE;
 	queue_set_conf(queue, &conf);
 	for (unsigned i = 0; i < 100; i++) {
-		ck_assert(queue_accepts(queue));
+		await_room();
 		put(10, i * 10);
-		queue_turn(queue);
+		queue_end_turn(queue);
 		ck_assert_uint_le(stats.memory_bytes, 110 * FRAME_SIZE);
 	}
 	queue_seal(queue);
@@ -491,6 +493,7 @@ START_TEST(backlog_beyond_the_memory_limit_lives_on_disk)
 	for (struct batch *b = take(); b; b = take())
 		finish(b);
 	ck_assert_uint_eq(stats.stored, 1000);
+	await_disk();
 	ck_assert_uint_eq(files("*.batch"), 0);
 }
 END_TEST
@@ -501,7 +504,7 @@ START_TEST(spool_limit_blocks)
 	queue_set_conf(queue, &conf);
 	for (unsigned i = 0; i < 100 && queue_accepts(queue); i++) {
 		put(10, i);
-		queue_turn(queue);
+		queue_end_turn(queue);
 	}
 	ck_assert(!queue_accepts(queue));
 	ck_assert_uint_lt(stats.received, 1000);
@@ -522,7 +525,7 @@ START_TEST(level1_waits_for_the_disk_only)
 	open_queue();
 	ck_assert_int_eq(queue_wait(queue, &w, 1, put(2, 1)), QUEUE_WAIT_PENDING);
 	atomic_store(&woken, 0);
-	queue_turn(queue);
+	queue_end_turn(queue);
 	if (modes[_i] == CONF_SYNC_INTERVAL) {
 		expect_answers(0, 0);
 		queue_tick(queue);
@@ -561,13 +564,18 @@ START_TEST(kept_batches_can_be_stored_again)
 	queue_seal(queue);
 	finish(take());
 	finish(take());
+	await_disk();
 	ck_assert_uint_eq(files("*.batch"), 0);
 	ck_assert_uint_eq(files("*.stored"), 2);
 	ck_assert_int_eq(queue_kept(queue, &numbers, &n), 0);
 	ck_assert_uint_eq(n, 2);
 	ck_assert_uint_eq(queue_requeue(queue, numbers + 1, 1), 1);
+	ck_assert_uint_eq(queue_requeue(queue, numbers + 1, 1), 0); /* it is on its way */
 	free(numbers);
-	queue_collect(queue);
+	while (stats.buffered < 10) {
+		(void)usleep(100);
+		queue_collect(queue);
+	}
 	ck_assert_uint_eq(stats.buffered, 10);
 	finish(take());
 	ck_assert_ptr_null(take());
@@ -577,13 +585,13 @@ END_TEST
 
 /* A batch that a run before this one has left. */
 static void
-leave_batch(uint64_t number, uint64_t opened_us)
+leave_batch(struct spool *left, uint64_t number, uint64_t opened_us)
 {
 	uint8_t frame[FRAME_SIZE + FRAME_MAX];
 	struct spool_file *f;
 
 	(void)frame_encode(frame, opened_us, "name", 4, 1);
-	ck_assert_int_eq(spool_create(spool, number, opened_us, &f), 0);
+	ck_assert_int_eq(spool_create(left, number, opened_us, &f), 0);
 	ck_assert_int_eq(spool_append(f, frame, FRAME_SIZE, 1, opened_us, opened_us), 0);
 	ck_assert_int_eq(spool_seal(f), 0);
 }
@@ -605,9 +613,14 @@ START_TEST(complete_until_the_first_that_waits)
 {
 	static const uint64_t opened_us[] = {1000, 3000, 2000 /* the clock was set back */, 4000};
 
-	for (unsigned i = 0; i < 4; i++)
-		leave_batch(i + 1, opened_us[i]);
+	char why[SPOOL_WHY_MAX];
+	struct spool *left;
+
 	close_queue();
+	ck_assert_int_eq(spool_open(conf.buffer.spool, CONF_SYNC_NEVER, &left, why), 0);
+	for (unsigned i = 0; i < 4; i++)
+		leave_batch(left, i + 1, opened_us[i]);
+	spool_free(left);
 	open_queue();
 	ck_assert_uint_eq(queue_complete_until(queue), 1000);
 	ck_assert_uint_eq(complete_with(1), 2000);
@@ -625,9 +638,9 @@ START_TEST(safe_means_everything_is_on_disk)
 	conf.buffer.sync = CONF_SYNC_INTERVAL;
 	open_queue();
 	put(5, 1);
-	ck_assert(!queue_safe(queue));
+	ck_assert(!queue_secure(queue));
 	queue_seal(queue);
-	while (!queue_safe(queue)) {
+	while (!queue_secure(queue)) {
 		queue_collect(queue);
 		(void)usleep(100);
 	}

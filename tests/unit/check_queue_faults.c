@@ -22,17 +22,6 @@ refuse_files(uint64_t first, uint64_t last, bool refuse)
 	}
 }
 
-/* Whatever sync was asked for before has ended when this returns. */
-static void
-collect_synced(void)
-{
-	uint64_t ticket = spool_sync(spool);
-
-	while (spool_synced(spool, NULL) < ticket)
-		(void)usleep(100);
-	queue_collect(queue);
-}
-
 /* ---- writers ---- */
 
 #define ROUNDS 200
@@ -138,8 +127,9 @@ START_TEST(a_failed_wait_may_end_the_one_behind_it)
 	ck_assert_int_eq(queue_wait(queue, &pair[0], 1, number), QUEUE_WAIT_PENDING);
 	ck_assert_int_eq(queue_wait(queue, &pair[1], 1, number), QUEUE_WAIT_PENDING);
 	for (unsigned i = 0; i < 100 && !stats.dropped; i++) {
+		await_room();
 		put(10, i);
-		queue_turn(queue);
+		queue_end_turn(queue);
 	}
 	ck_assert_uint_gt(stats.dropped, 0);
 	expect_answers(0, 1);
@@ -157,18 +147,20 @@ START_TEST(a_seal_that_the_disk_refuses_answers_nothing)
 	open_queue();
 	number = put(1, 1);
 	queue_seal(queue);
-	collect_synced();
+	await_disk();
 	refuse_files(number + 1, number + 1, true);
 	ck_assert_int_eq(queue_wait(queue, &w, 1, put(1, 2)), QUEUE_WAIT_PENDING);
-	queue_turn(queue);
+	queue_end_turn(queue);
 	queue_seal(queue);
-	collect_synced();
-	queue_turn(queue);
+	await_disk();
+	queue_end_turn(queue);
 	expect_answers(0, 0);
 	ck_assert_uint_eq(queue_unsafe_rows(queue), 1);
 	refuse_files(number + 1, number + 1, false);
-	queue_tick(queue);
-	collect_synced();
+	while (!answers[true]) {
+		(void)usleep(100);
+		queue_collect(queue);
+	}
 	expect_answers(1, 0);
 }
 END_TEST
@@ -189,13 +181,17 @@ START_TEST(a_requeued_batch_makes_nothing_durable)
 	queue_seal(queue);
 	first = take();
 	finish(take());
+	await_disk();
 	ck_assert_int_eq(queue_wait(queue, &w, 1, first->number), QUEUE_WAIT_PENDING);
 	ck_assert_int_eq(queue_kept(queue, &numbers, &n), 0);
 	ck_assert_uint_eq(n, 1);
 	ck_assert_uint_gt(numbers[0], first->number);
 	ck_assert_uint_eq(queue_requeue(queue, numbers, n), 1);
 	free(numbers);
-	queue_collect(queue);
+	while (stats.recovered < 10) {
+		(void)usleep(100);
+		queue_collect(queue);
+	}
 	expect_answers(0, 0);
 	queue_unwait(queue, &w);
 }
@@ -212,7 +208,7 @@ START_TEST(a_reload_does_not_change_the_sync_mode)
 	conf.buffer.sync = CONF_SYNC_NEVER;
 	queue_set_conf(queue, &conf);
 	ck_assert_int_eq(queue_wait(queue, &w, 1, put(1, 1)), QUEUE_WAIT_PENDING);
-	queue_turn(queue);
+	queue_end_turn(queue);
 	expect_answers(0, 0);
 	queue_unwait(queue, &w);
 }
@@ -220,13 +216,14 @@ END_TEST
 
 /* ---- overflow ---- */
 
-/* As many batches as the spool takes, most of them on disk only. */
+/* As a client does, who is read when there is room; most of them will be on disk only. */
 static void
 put_batches(unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
+		await_room();
 		put(10, i);
-		queue_turn(queue);
+		queue_end_turn(queue);
 	}
 }
 
@@ -237,7 +234,7 @@ START_TEST(a_slow_sync_drops_nothing)
 	conf.buffer.sync = CONF_SYNC_INTERVAL;
 	open_queue();
 	limit_memory(_i ? CONF_DROP_OLDEST : CONF_DROP_NEWEST);
-	put_batches(100); /* without queue_collect(): no sync ever ends */
+	put_batches(100);
 	ck_assert_uint_eq(stats.dropped, 0);
 	ck_assert_uint_eq(stats.buffered, 1000);
 	ck_assert_uint_le(stats.memory_bytes, 60 * FRAME_SIZE);
@@ -253,9 +250,11 @@ START_TEST(a_failing_disk_keeps_the_backlog)
 	put_batches(20);
 	ck_assert_uint_eq(stats.dropped, 0);
 	last = put(1, 1);
-	queue_turn(queue);
+	queue_end_turn(queue);
+	await_disk();
 	refuse_files(last + 1, last + 100, true);
 	put_batches(2);
+	await_disk();
 	ck_assert_uint_gt(queue_unsafe_rows(queue), 0);
 	ck_assert_uint_eq(stats.dropped, 0); /* there is room in memory */
 	put_batches(20);
@@ -263,7 +262,7 @@ START_TEST(a_failing_disk_keeps_the_backlog)
 	ck_assert_uint_ge(stats.buffered, 200);
 	ck_assert_uint_le(stats.memory_bytes, 60 * FRAME_SIZE);
 	refuse_files(last + 1, last + 100, false);
-	queue_tick(queue);
+	await_written();
 	ck_assert_uint_eq(queue_unsafe_rows(queue), 0);
 }
 END_TEST
@@ -278,6 +277,7 @@ START_TEST(a_file_that_stays_holds_the_floor)
 
 	put(1, 1);
 	queue_seal(queue);
+	await_disk();
 	b = take();
 	(void)snprintf(path, sizeof(path), "%s/%020llu.batch", conf.buffer.spool,
 		       (unsigned long long)b->number);
@@ -288,6 +288,9 @@ START_TEST(a_file_that_stays_holds_the_floor)
 	ck_assert_uint_eq(queue_floor(queue), 1);
 	queue_collect(queue);
 	ck_assert_uint_eq(queue_floor(queue), 1);
+	await_disk();
+	ck_assert_uint_eq(queue_floor(queue), 1);
+	(void)rmdir(path);
 }
 END_TEST
 

@@ -74,7 +74,7 @@ assert_blocks(struct spool *s, const struct small *f, unsigned blocks)
 	uint64_t rows = 0;
 	uint8_t *data;
 
-	ck_assert_int_eq(spool_read(s, 42, &data, &sum), 0);
+	ck_assert_int_eq(read_and_repair(s, 42, &data, &sum), 0);
 	for (unsigned i = 0; i < SMALL; i++) {
 		size_t len = f->end[i + 1] - f->end[i] - SPOOL_BLOCK_HEADER;
 
@@ -431,7 +431,7 @@ START_TEST(many_damaged_stretches_make_few_files)
 	s = spool_must_open(CONF_SYNC_NEVER);
 	ck_assert_uint_eq(must_recover(s).h[0].summary.rows, BLOCKS / 2);
 	ck_assert_uint_le(count_names(path_of("corrupt")), 64);
-	ck_assert_int_eq(spool_read(s, 42, &data, &sum), 0);
+	ck_assert_int_eq(read_and_repair(s, 42, &data, &sum), 0);
 	ck_assert_uint_eq(sum.rows, BLOCKS / 2);
 	free(data);
 	forget(s);

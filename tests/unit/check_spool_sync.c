@@ -2,27 +2,25 @@
 #include <signal.h>
 #include <sys/resource.h>
 
-#include "spool_waiter.h"
+#include "spool_disk.h"
 
 /* ---- writing ---- */
 
 START_TEST(what_is_written_is_read_back)
 {
-	struct spool *s = open_waiting((enum conf_sync)_i);
+	struct spool *s = spool_must_open((enum conf_sync)_i);
 	uint64_t number = spool_number(s);
 	struct spool_file *f = must_create(s, number);
-	uint64_t ticket = 0;
 
 	ck_assert_uint_eq(spool_bytes(s), SPOOL_FILE_HEADER);
 	for (unsigned i = 0; i < 50; i++) {
 		ck_assert_int_eq(append(f, i * 20, 20), 0);
 		ck_assert_uint_eq(spool_bytes(s), bytes_on_disk());
 		if (i % 10 == 0)
-			ticket = spool_sync(s);
+			sync_now(s);
 	}
 	ck_assert_int_eq(spool_seal(f), 0);
 	assert_holds(s, number, 0, 1000);
-	await_ticket(s, ticket);
 	sync_now(s);
 	assert_holds(s, number, 0, 1000);
 	ck_assert_int_eq(spool_remove(s, number, false), 0);
@@ -32,9 +30,9 @@ START_TEST(what_is_written_is_read_back)
 }
 END_TEST
 
-START_TEST(numbers_are_given_while_the_reserve_lasts)
+START_TEST(numbers_are_given_while_the_range_lasts)
 {
-	struct spool *s = open_waiting(CONF_SYNC_NEVER);
+	struct spool *s = spool_must_open(CONF_SYNC_NEVER);
 	uint64_t last = 0;
 
 	disk_attach(s);
@@ -43,8 +41,8 @@ START_TEST(numbers_are_given_while_the_reserve_lasts)
 
 		ck_assert_uint_gt(number, last);
 		last = number;
-		if (i % (SPOOL_NUMBERS / 4) == 0)
-			sync_now(s); /* the syncer has renewed the reserve by then */
+		if (spool_numbers_low(s))
+			ck_assert_int_eq(spool_numbers_reserve(s), 0);
 	}
 	disk_set(UINT32_MAX, false);
 	for (unsigned i = 0; i <= SPOOL_NUMBERS; i++) {
@@ -56,9 +54,11 @@ START_TEST(numbers_are_given_while_the_reserve_lasts)
 		last = number;
 	}
 	ck_assert_uint_eq(spool_number(s), 0);
+	ck_assert_int_eq(spool_numbers_reserve(s), -EIO);
+	ck_assert_uint_eq(spool_number(s), 0);
 	disk_set(0, false);
 	spool_free(s);
-	s = open_waiting(CONF_SYNC_NEVER);
+	s = spool_must_open(CONF_SYNC_NEVER);
 	ck_assert_uint_gt(spool_number(s), last);
 	spool_free(s);
 }
@@ -89,7 +89,7 @@ append_limited(struct spool_file *f, rlim_t bytes, unsigned first, uint32_t rows
 
 START_TEST(an_append_that_fails_changes_nothing)
 {
-	struct spool *s = open_waiting(CONF_SYNC_INTERVAL);
+	struct spool *s = spool_must_open(CONF_SYNC_INTERVAL);
 	uint64_t number = spool_number(s), bytes;
 	struct spool_file *f = must_create(s, number), *none;
 	int crash = _i, r;
@@ -113,7 +113,7 @@ START_TEST(an_append_that_fails_changes_nothing)
 		assert_holds(s, number, 0, 11);
 	}
 	spool_free(s);
-	s = open_waiting(CONF_SYNC_INTERVAL);
+	s = spool_must_open(CONF_SYNC_INTERVAL);
 	ck_assert_uint_eq(must_recover(s).n, 1);
 	assert_holds(s, number, 0, crash ? 10 : 11);
 	ck_assert(!exists(path_of("corrupt")));
@@ -123,7 +123,7 @@ END_TEST
 
 START_TEST(blocks_beyond_the_format_are_refused)
 {
-	struct spool *s = open_waiting(CONF_SYNC_NEVER);
+	struct spool *s = spool_must_open(CONF_SYNC_NEVER);
 	struct spool_file *f = must_create(s, spool_number(s));
 	uint8_t byte = 0;
 
@@ -137,39 +137,9 @@ END_TEST
 
 /* ---- syncing ---- */
 
-START_TEST(tickets_share_a_sync)
-{
-	struct spool *s = open_waiting(CONF_SYNC_ALWAYS);
-	struct spool_file *f = must_create(s, spool_number(s));
-	uint64_t ticket;
-
-	disk_attach(s);
-	ck_assert_int_eq(append(f, 0, 1), 0);
-	disk_set(0, true);
-	ticket = spool_sync(s);
-	disk_await_caller();
-	ck_assert_uint_lt(spool_synced(s, NULL), ticket);
-	for (unsigned i = 1; i <= 100; i++) {
-		uint64_t next;
-
-		ck_assert_int_eq(append(f, i, 1), 0);
-		next = spool_sync(s);
-		ck_assert_uint_gt(next, ticket);
-		ticket = next;
-	}
-	disk_set(0, false);
-	await_ticket(s, ticket);
-	(void)pthread_mutex_lock(&disk.mutex);
-	ck_assert_uint_eq(disk.files, 2); /* the one under way, and one for the hundred */
-	(void)pthread_mutex_unlock(&disk.mutex);
-	ck_assert_int_eq(spool_seal(f), 0);
-	spool_free(s);
-}
-END_TEST
-
 START_TEST(the_directory_is_synced_for_a_new_file)
 {
-	struct spool *s = open_waiting(CONF_SYNC_ALWAYS);
+	struct spool *s = spool_must_open(CONF_SYNC_ALWAYS);
 	struct spool_file *f = must_create(s, spool_number(s));
 
 	disk_attach(s);
@@ -191,7 +161,7 @@ END_TEST
 
 START_TEST(sealed_files_are_closed_once_they_are_synced)
 {
-	struct spool *s = open_waiting(CONF_SYNC_INTERVAL);
+	struct spool *s = spool_must_open(CONF_SYNC_INTERVAL);
 	unsigned before = open_descriptors();
 
 	for (int i = 0; i < 5; i++)
@@ -203,9 +173,9 @@ START_TEST(sealed_files_are_closed_once_they_are_synced)
 }
 END_TEST
 
-START_TEST(never_closes_at_once_and_syncs_only_when_asked)
+START_TEST(never_closes_at_once_and_syncs_nothing)
 {
-	struct spool *s = open_waiting(CONF_SYNC_NEVER);
+	struct spool *s = spool_must_open(CONF_SYNC_NEVER);
 	unsigned before = open_descriptors();
 	uint64_t number = 0;
 
@@ -213,51 +183,31 @@ START_TEST(never_closes_at_once_and_syncs_only_when_asked)
 	for (int i = 0; i < 5; i++)
 		number = put_batch(s, 1, 1);
 	ck_assert_uint_eq(open_descriptors(), before);
+	sync_now(s);
 	ck_assert_uint_eq(disk.all, 0);
-	sync_now(s);
-	ck_assert_uint_eq(disk.all, 1); /* all of them in one */
-	sync_now(s);
-	ck_assert_uint_eq(disk.all, 1);
 	assert_holds(s, number, 0, 1);
-	(void)put_batch(s, 1, 1);
 	spool_free(s);
-	ck_assert_uint_eq(disk.all, 1);
-}
-END_TEST
-
-START_TEST(closing_syncs_what_nobody_asked_for)
-{
-	struct spool *s = open_waiting(CONF_SYNC_INTERVAL);
-
-	(void)put_batch(s, 1, 1);
-	spool_file_free(must_create(s, spool_number(s)));
-	disk_attach(s);
-	spool_free(s);
-	ck_assert_uint_eq(disk.files, 2);
-	ck_assert_uint_eq(disk.all, 3);
 }
 END_TEST
 
 START_TEST(a_removed_file_needs_no_sync)
 {
-	struct spool *s = open_waiting(CONF_SYNC_INTERVAL);
+	struct spool *s = spool_must_open(CONF_SYNC_INTERVAL);
 	unsigned before = open_descriptors();
-	uint64_t number = put_batch(s, 1, 1), ticket;
+	uint64_t number = put_batch(s, 1, 1);
 
 	disk_attach(s);
 	ck_assert_int_eq(spool_remove(s, number, false), 0);
-	ticket = spool_sync(s);
-	await_ticket(s, ticket);
+	sync_now(s);
 	ck_assert_uint_eq(disk.all, 0);
 	ck_assert_uint_eq(open_descriptors(), before);
 	spool_free(s);
 }
 END_TEST
 
-/* Removed by a writer before the loop could seal it, and still written to. */
 START_TEST(a_file_may_be_removed_while_it_grows)
 {
-	struct spool *s = open_waiting(CONF_SYNC_INTERVAL);
+	struct spool *s = spool_must_open(CONF_SYNC_INTERVAL);
 	uint64_t number = spool_number(s);
 	struct spool_file *f = must_create(s, number);
 
@@ -274,21 +224,6 @@ START_TEST(a_file_may_be_removed_while_it_grows)
 }
 END_TEST
 
-START_TEST(nobody_is_called_who_does_not_want_to_be)
-{
-	struct spool *s = open_waiting(CONF_SYNC_INTERVAL);
-	unsigned calls;
-
-	sync_now(s);
-	spool_on_synced(s, NULL, NULL);
-	calls = waiter.calls;
-	(void)put_batch(s, 1, 1);
-	(void)spool_sync(s);
-	spool_free(s);
-	ck_assert_uint_eq(waiter.calls, calls);
-}
-END_TEST
-
 static Suite *
 suite(void)
 {
@@ -298,17 +233,14 @@ suite(void)
 	tcase_set_timeout(tc, 120);
 	tcase_add_checked_fixture(tc, dir_make, dir_clear);
 	tcase_add_loop_test(tc, what_is_written_is_read_back, 0, 3);
-	tcase_add_test(tc, numbers_are_given_while_the_reserve_lasts);
+	tcase_add_test(tc, numbers_are_given_while_the_range_lasts);
 	tcase_add_loop_test(tc, an_append_that_fails_changes_nothing, 0, 2);
 	tcase_add_test(tc, blocks_beyond_the_format_are_refused);
-	tcase_add_test(tc, tickets_share_a_sync);
 	tcase_add_test(tc, the_directory_is_synced_for_a_new_file);
 	tcase_add_test(tc, sealed_files_are_closed_once_they_are_synced);
-	tcase_add_test(tc, never_closes_at_once_and_syncs_only_when_asked);
-	tcase_add_test(tc, closing_syncs_what_nobody_asked_for);
+	tcase_add_test(tc, never_closes_at_once_and_syncs_nothing);
 	tcase_add_test(tc, a_removed_file_needs_no_sync);
 	tcase_add_test(tc, a_file_may_be_removed_while_it_grows);
-	tcase_add_test(tc, nobody_is_called_who_does_not_want_to_be);
 	suite_add_tcase(s, tc);
 	return s;
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "buffer/queue/queue_internal.h"
 #include "queue_open.h"
 #include "wire/frame.h"
 
@@ -92,7 +93,7 @@ put(uint64_t n, uint64_t time_us)
 	uint64_t number = 0;
 
 	while (n) {
-		struct queue_room room = queue_room(queue);
+		struct queue_room room = queue_make_room(queue);
 		uint64_t fit = room.bytes / FRAME_SIZE;
 		uint64_t most = room.rows < fit ? room.rows : fit;
 		uint64_t take = n < most ? n : most;
@@ -110,6 +111,41 @@ put(uint64_t n, uint64_t time_us)
 		n -= take;
 	}
 	return number;
+}
+
+/* The disk thread has done what it was handed, or has been refused, and the queue knows. */
+static inline void
+await_disk(void)
+{
+	struct disk_progress p;
+
+	do {
+		(void)usleep(100);
+		disk_progress(queue->disk, &p);
+	} while (p.call || (!p.error && (p.pending || p.sealed < queue->seals)) || p.removing);
+	queue_collect(queue);
+}
+
+/* All of it is written, also what was refused before. */
+static inline void
+await_written(void)
+{
+	struct disk_progress p;
+
+	do {
+		(void)usleep(100);
+		disk_progress(queue->disk, &p);
+	} while (p.pending || p.error);
+	await_disk();
+}
+
+static inline void
+await_room(void)
+{
+	while (!queue_accepts(queue)) {
+		(void)usleep(100);
+		queue_collect(queue);
+	}
 }
 
 static inline struct batch *

@@ -24,9 +24,13 @@ open_queue_for(const struct queue_events *events)
 	ck_assert_int_eq(queue_new(&conf, &stats, spool, events, &queue), 0);
 }
 
+#define FOREVER_MS 3600000
+
 static inline void
 close_queue(void)
 {
+	if (queue)
+		ck_assert(queue_close(queue, FOREVER_MS));
 	queue_free(queue);
 	spool_free(spool);
 	queue = NULL;

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "buffer/spool/spool.h"
+#include "buffer/spool/spool_internal.h"
 #include "spool_samples.h"
 
 #define PATH_SIZE 512
@@ -181,15 +181,53 @@ assert_holds(struct spool *s, uint64_t number, unsigned first, uint32_t rows)
 	static struct sample right;
 	struct spool_summary sum;
 	uint8_t *data;
+	bool damaged;
 
 	sample_fill(&right, first, rows);
-	ck_assert_int_eq(spool_read(s, number, &data, &sum), 0);
+	ck_assert_int_eq(spool_read(s, number, &data, &sum, &damaged), 0);
+	ck_assert(!damaged);
 	ck_assert_uint_eq(sum.rows, rows);
 	ck_assert_uint_eq(sum.bytes, right.len);
 	ck_assert_uint_eq(sum.min_us, right.min_us);
 	ck_assert_uint_eq(sum.max_us, right.max_us);
 	ck_assert_mem_eq(data, right.frames, right.len);
 	free(data);
+}
+
+/* Reads a batch, and puts what is damaged out of the way, as the daemon does. */
+static inline int
+read_and_repair(struct spool *s, uint64_t number, uint8_t **data, struct spool_summary *sum)
+{
+	bool damaged;
+	int r = spool_read(s, number, data, sum, &damaged);
+
+	if (r == -ENODATA)
+		spool_set_aside(s, number);
+	else if (damaged)
+		spool_repair(s, number);
+	return r;
+}
+
+static inline void
+sync_now(struct spool *s)
+{
+	ck_assert_int_eq(spool_sync(s), 0);
+}
+
+/* How many batches of ours are kept; the first two numbers go to *a and *b (may be NULL). */
+static inline size_t
+count_kept(struct spool *s, uint64_t *a, uint64_t *b)
+{
+	uint64_t *numbers;
+	size_t n;
+
+	ck_assert_int_eq(spool_kept(s, &numbers, &n), 0);
+	if (a && n > 0)
+		*a = numbers[0];
+	if (b && n > 1)
+		*b = numbers[1];
+	free(numbers);
+	return n;
 }
 
 #define FOUND_MAX 16

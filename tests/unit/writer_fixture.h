@@ -221,7 +221,7 @@ batch(unsigned n)
 		ck_assert_uint_ne(queue_append(queue, frame, len, &part), 0);
 	}
 	queue_seal(queue);
-	queue_turn(queue);
+	queue_end_turn(queue);
 }
 
 static inline sqlite3 *

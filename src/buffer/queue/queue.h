@@ -2,11 +2,12 @@
  * queue.h - where the loop and the writers meet.
  *
  *	loop ── append ──> open batch ── seal ──> sealed batches ── take ──> writers
- *	  ^                    └────── spool (the same bytes on disk)           │
+ *	  ^                    └─ disk thread: the same bytes in the spool      │
  *	  └───────────────────── completions <──────── done / return ───────────┘
  *
  * One mutex and one condition guard the list of sealed batches and the list of completions;
- * the open batch, the counters and everything else belong to the loop thread.
+ * the open batch, the counters and everything else belong to the loop thread.  No function
+ * here waits for the disk, but queue_load() and queue_close().
  *
  * Order: of the sealed batches writers get the newest and the oldest in turn, so that fresh
  * data does not wait behind a backlog and the backlog does not starve.
@@ -14,7 +15,7 @@
  * Memory: batches whose content is on disk (and synced, unless buffer.sync is
  * never) give up their memory, oldest first, when memory_limit is passed; a writer reads them back.
  *
- * Full: when neither memory nor spool has room, buffer.overflow decides (conf.h).
+ * Full: when neither memory nor spool has room, buffer.overflow decides (queue_room.c).
  */
 #pragma once
 
@@ -32,7 +33,7 @@ struct queue;
 
 /* What the queue tells its owner. */
 struct queue_events {
-	void (*drained)(void *arg); /* accepts again after it had been full; loop thread */
+	void (*drained)(void *arg); /* queue_accepts() again, after it did not; loop thread */
 	void (*wake)(void *arg);    /* queue_collect() has work; called from any thread */
 	void *arg;
 };
@@ -40,11 +41,17 @@ struct queue_events {
 /*
  * spool is NULL for memory only; then collector is a fresh random UUID of this
  * process.  stats and spool are borrowed.  With a spool, what it holds is recovered
- * here (spool_recovered event).
+ * here (spool_recovered event), and the disk thread started.
  */
 int queue_new(const struct conf *conf, struct stats *stats, struct spool *spool,
 	      const struct queue_events *events, struct queue **ret);
-void queue_free(struct queue *q);
+
+/*
+ * For a stop, when the writers have ended: has the disk thread finish what it can, and waits so
+ * long for that.  False when a call of the disk's hangs; then q must not be freed.
+ */
+bool queue_close(struct queue *q, uint64_t ms);
+void queue_free(struct queue *q); /* after queue_close() was true */
 
 /* Applies changed limits (a reload); the open batch keeps going. */
 void queue_set_conf(struct queue *q, const struct conf *conf);
@@ -54,20 +61,21 @@ const char *queue_collector(const struct queue *q);
 /* ---- the loop thread: metrics in ---- */
 
 /*
- * May clients be read?  False under the policy "block" while everything is full, and at a stop once
- * the spool's reserve is used.
+ * May clients be read?  False under the policy "block" while everything is full, under any policy
+ * while memory is full and the disk thread about to relieve it, and at a stop once the
+ * spool's reserve is used.  drained() says when it is true again.
  */
-bool queue_accepts(struct queue *q);
+bool queue_accepts(const struct queue *q);
 
-/* How much one queue_append() may bring at the most. */
+/* How much one queue_append() may bring at the most; seals the open batch if it takes no more. */
 struct queue_room {
 	uint64_t rows; /* 1 or more */
 	size_t bytes;  /* FRAME_MAX or more */
 };
-struct queue_room queue_room(struct queue *q);
+struct queue_room queue_make_room(struct queue *q);
 
 /*
- * Takes valid frames, at most queue_room() of them.  Returns the number of the
+ * Takes valid frames, at most queue_make_room() of them.  Returns the number of the
  * batch that holds them, or 0 when they were dropped (counted; policy, or memory is short).
  */
 uint64_t queue_append(struct queue *q, const uint8_t *frames, size_t len,
@@ -77,43 +85,45 @@ uint64_t queue_append(struct queue *q, const uint8_t *frames, size_t len,
 void queue_seal(struct queue *q);
 
 /*
- * End of a turn of the loop: this turn's frames go to the spool as one block, level-2
- * waiters get their flush, memory is trimmed.
+ * End of a turn of the loop: this turn's frames are handed to the disk thread, and level-2 waiters
+ * get their flush.
  */
-void queue_turn(struct queue *q);
+void queue_end_turn(struct queue *q);
 
-/*
- * Once a second: interval syncs, retries of what the disk refused, .stored files that are old
- * enough.
- */
+/* Once a second: interval syncs; says so when the disk does not answer. */
 void queue_tick(struct queue *q);
 
-/* Takes completions and sync results in; calls waiters. */
+/* Takes completions and the disk thread's progress in; calls waiters. */
 void queue_collect(struct queue *q);
 
 /* Rows that a crash of the daemon would lose now: those that no spool block holds. */
 uint64_t queue_unsafe_rows(struct queue *q);
 
 /*
- * Asks for a last sync, if one is needed; true once everything is in the spool and, unless
+ * Asks for everything to be written and synced; true once everything is in the spool and, unless
  * buffer.sync is never, synced.  Always false without a spool.  For shutdown: on a full disk it
  * uses the spool's reserve, after which queue_accepts() is false for good.
  */
-bool queue_safe(struct queue *q);
+bool queue_secure(struct queue *q);
 
 /* ---- the loop thread: sync frames ---- */
 
 /*
- * One sync frame's wait; embedded in its owner.  fn is called at most once, from
- * queue_collect(), queue_turn() or queue_append(); ok is false when metrics of the range were
- * dropped or lost, so that no answer may be given.
+ * One sync frame's wait; embedded in its owner, zeroed but for fn and arg.  fn is called at most
+ * once, from queue_collect(), queue_end_turn(), queue_tick() or queue_append(); ok is false when
+ * metrics of the range were dropped or lost, so that no answer may be given.
  */
 typedef void queue_wait_fn(void *arg, bool ok);
 struct queue_wait {
-	struct queue_wait *next, **link; /* the queue's list; link is NULL when not waiting */
 	queue_wait_fn *fn;
 	void *arg;
-	uint64_t first; /* batches first..last can hold the client's metrics */
+
+	/* the queue's */
+	TAILQ_ENTRY(queue_wait) next;
+	TAILQ_ENTRY(queue_wait) next_level2;
+	struct queue_waits *list; /* NULL when it does not wait */
+	bool on_batch;            /* level 2 */
+	uint64_t first;           /* batches first..last can hold the client's metrics */
 	uint64_t last;
 	uint64_t position; /* level 1: where the stream of all bytes stood */
 };
@@ -148,7 +158,7 @@ void queue_sleep(struct queue *q, const atomic_int *stop, uint64_t ms);
  */
 int queue_load(struct queue *q, struct batch *b, struct batch_view *ret);
 
-/* It is in the database (stored, rejected, lost and repeated are set).  Removes its spool file. */
+/* It is in the database (stored, rejected, lost and repeated are set). */
 void queue_done(struct queue *q, struct batch *b);
 
 /* It is not: another try, no earlier than after_ms from now. */
@@ -165,13 +175,16 @@ uint64_t queue_complete_until(struct queue *q);
  */
 uint64_t queue_floor(struct queue *q);
 
+/* Ends every queue_sleep() and queue_take() early: stop, reload, SIGUSR1.  Any thread. */
+void queue_kick(struct queue *q);
+
+/* ---- the janitor ---- */
+
 /*
  * A server that failed over may miss batches that are kept (buffer.keep).
  * queue_kept() lists the numbers of those of our own collector, in rising order, in memory that the
- * caller frees; queue_requeue() makes some of them unstored again and returns how many.
+ * caller frees; 0 or -ENOMEM.  queue_requeue() makes some of them unstored again and returns how
+ * many; the disk thread puts them back into the queue, and goes on trying where the disk refuses.
  */
 int queue_kept(struct queue *q, uint64_t **numbers, size_t *n);
 size_t queue_requeue(struct queue *q, const uint64_t *numbers, size_t n);
-
-/* Ends every queue_sleep() and queue_take() early: stop, reload, SIGUSR1.  Any thread. */
-void queue_kick(struct queue *q);

@@ -1,200 +1,193 @@
-/* queue_disk.c - the open and the sealed batches' way into the spool. */
+/* queue_disk.c - the batches' way to the disk thread, and what is heard of it. */
 #include <errno.h>
 #include <string.h>
 
 #include "buffer/queue/queue_internal.h"
 #include "log/log.h"
-#include "wire/frame.h"
 
-static void
-disk_failed(struct queue *q, const struct batch *b, int error)
+#define SLOW_FIRST_MS \
+	2000 /* a call that takes longer is worth a word; another when it has doubled */
+#define UNKEPT_AT_ONCE 512 /* in a turn */
+
+/* ---- to the disk ---- */
+
+int
+queue_post(struct queue *q)
 {
-	q->disk_failing = true;
-	q->disk_full = error == -ENOSPC || error == -EDQUOT;
-	log_event_limited(LOG_ERR, "spool_error", "spool_error", LOG_U64("batch", b->number),
-			  LOG_STR("error", strerror(-error)),
-			  LOG_STR("hint", "the spool's file system refuses writes; metrics stay in "
-					  "memory until it takes them or the database has them"));
-}
+	struct batch *b = q->open;
+	size_t len = b->bytes - b->posted;
+	int r;
 
-/* As many whole frames from p on as fit into a block; *part tells what they hold. */
-static size_t
-block_cut(const uint8_t *p, size_t len, struct batch_part *part)
-{
-	size_t cut = 0;
-
-	*part = BATCH_PART_NONE;
-	while (cut < len && cut + FRAME_MAX <= BLOCK_BYTES) {
-		uint64_t time_us;
-		struct frame f;
-
-		cut += frame_read(p + cut, &f);
-		time_us = f.time_us;
-		batch_part_add(part, &(struct batch_part){1, time_us, time_us});
+	if (len == 0)
+		return 0;
+	if (!b->file) {
+		b->file = disk_create(q->disk, b->number, b->opened_us);
+		if (!b->file)
+			return -ENOMEM;
+		b->file_bytes = SPOOL_FILE_HEADER;
+		q->live_bytes += SPOOL_FILE_HEADER;
 	}
-	return cut;
-}
-
-static int
-write_block(struct batch *b, const uint8_t *p, size_t len, const struct batch_part *part)
-{
-	int r = spool_append(b->file, p, (uint32_t)len, (uint32_t)part->rows, part->min_us,
-			     part->max_us);
-
+	r = disk_append(b->file, b->slab, b->posted, len, &b->unposted);
 	if (r < 0)
 		return r;
-	b->written += len;
-	b->unwritten.rows -= part->rows;
-	if (b->unwritten.rows == 0)
-		b->unwritten = BATCH_PART_NONE;
+	len += r ? SPOOL_BLOCK_HEADER : 0;
+	b->file_bytes += len;
+	q->live_bytes += len;
+	b->posted = b->bytes;
+	b->unposted = BATCH_PART_NONE;
 	return 0;
 }
 
 int
-queue_write_batch(struct queue *q, struct batch *b)
+queue_post_seal(struct queue *q)
 {
-	int r = 0;
+	int r = queue_post(q);
 
-	if (!b->file)
-		r = spool_create(q->spool, b->number, b->opened_us, &b->file);
-	while (r == 0 && b->written < b->bytes) {
-		const uint8_t *p = b->data + b->written;
-		struct batch_part part = b->unwritten;
-		size_t len = b->bytes - b->written;
-
-		if (len > BLOCK_BYTES)
-			len = block_cut(p, len, &part);
-		r = write_block(b, p, len, &part);
-	}
-	if (r < 0)
-		disk_failed(q, b, r);
+	if (r == 0)
+		r = disk_seal(q->open->file);
+	if (r == 0)
+		q->open->seal = ++q->seals;
 	return r;
 }
 
-void
-queue_write_open(struct queue *q)
-{
-	if (!q->disk_failing && queue_write_batch(q, q->open) == 0)
-		queue_written(q);
-}
+/* ---- from the disk ---- */
 
-int
-queue_finish_batch(struct queue *q, struct batch *b)
+/* All of it is in the spool: the disk thread needs its memory no more. */
+static void
+note_written(struct queue *q, struct batch *b)
 {
-	int r = queue_write_batch(q, b);
-
-	if (r < 0)
-		return r;
-	r = spool_seal(b->file);
-	if (r < 0) {
-		disk_failed(q, b, r);
-		return r;
-	}
+	TAILQ_REMOVE(&q->unwritten, b, unwritten);
+	disk_release(b->file);
 	b->file = NULL;
 	(void)pthread_mutex_lock(&q->mutex);
 	b->on_disk = true;
+	if (b->slab && b->state == BATCH_SEALED)
+		batch_trim(b);
 	(void)pthread_mutex_unlock(&q->mutex);
-	return 0;
 }
 
-void
-queue_finish_all(struct queue *q)
+static void
+note_synced(struct queue *q, uint64_t position)
 {
 	struct batch *b;
 
-	for (b = q->head; b && q->unfinished; b = b->next) {
-		if (b->on_disk)
-			continue;
-		if (queue_finish_batch(q, b) < 0)
-			return;
-		q->unfinished--;
+	q->synced = position;
+	while ((b = TAILQ_FIRST(&q->unsynced)) && batch_end(b) <= position) {
+		TAILQ_REMOVE(&q->unsynced, b, unsynced);
+		b->is_unsynced = false;
 	}
-	q->disk_failing = q->disk_full = false;
 }
 
-/* ---- syncing ---- */
-
-/* Everything before it stands in blocks of the spool. */
-static uint64_t
-written_position(const struct queue *q)
+/* A kept batch is to be stored again, unless its file has gone or is in use as it is. */
+static void
+take_back(struct queue *q, const struct spool_header *h)
 {
-	const struct batch *b;
+	struct batch *same = queue_from(q, h->number);
+	struct batch *b = NULL;
 
-	for (b = q->unfinished ? q->head : NULL; b; b = b->next)
-		if (!b->on_disk)
-			return b->start + b->written;
-	return q->open ? q->open->start + q->open->written : q->position;
-}
-
-void
-queue_sync_start(struct queue *q)
-{
-	uint64_t position = written_position(q);
-
-	if (q->syncing || position <= q->synced) {
-		q->sync_wanted = q->syncing;
+	if (h->summary.rows && !(same && same->number == h->number))
+		b = batch_new_on_disk(h);
+	(void)pthread_mutex_lock(&q->mutex);
+	if (b)
+		queue_link(q, b);
+	if (--q->unkeeping == 0)
+		q->unkeeping_us = UINT64_MAX;
+	(void)pthread_cond_broadcast(&q->cond);
+	(void)pthread_mutex_unlock(&q->mutex);
+	if (!b)
 		return;
-	}
-	q->sync_wanted = false;
-	q->syncing = true;
-	q->sync_position = position;
-	q->sync_ticket = spool_sync(q->spool);
+	b->start = q->position; /* it says nothing about the batches before it */
+	q->live_bytes += b->file_bytes;
+	queue_account_recovered(q, b->all.rows);
+}
+
+static void
+collect_unkept(struct queue *q)
+{
+	struct spool_header headers[UNKEPT_AT_ONCE];
+	size_t n = disk_take_unkept(q->disk, headers, UNKEPT_AT_ONCE);
+
+	for (size_t i = 0; i < n; i++)
+		take_back(q, &headers[i]);
+	if (n == UNKEPT_AT_ONCE)
+		q->events.wake(q->events.arg); /* the rest in the next turn */
 }
 
 void
-queue_sync_collect(struct queue *q)
+queue_collect_disk(struct queue *q)
 {
-	/* The spool logs what fails; answers simply wait. */
-	if (!q->syncing || spool_synced(q->spool, NULL) < q->sync_ticket)
-		return;
-	q->syncing = false;
-	if (q->sync_position > q->synced)
-		q->synced = q->sync_position;
-	if (q->sync_wanted)
-		queue_sync_start(q);
+	struct disk_progress p;
+	struct batch *b;
+
+	disk_progress(q->disk, &p);
+	q->disk_error = p.error;
+	while ((b = TAILQ_FIRST(&q->unwritten)) && b->seal <= p.sealed)
+		note_written(q, b);
+	note_synced(q, p.synced);
+	collect_unkept(q);
+	q->stats->spool_bytes = q->live_bytes + spool_kept_bytes(q->spool);
 }
 
 void
-queue_written(struct queue *q)
+queue_say_slow(struct queue *q)
 {
-	switch (q->limits.sync) {
-	case CONF_SYNC_ALWAYS:
-		queue_sync_start(q);
-		break;
-	case CONF_SYNC_INTERVAL:
-		break;
-	case CONF_SYNC_NEVER:
-		q->synced = written_position(q);
-		break;
+	struct disk_progress p;
+
+	disk_progress(q->disk, &p);
+	if (p.call_ms >= (q->slow_said_ms ? q->slow_said_ms * 2 : SLOW_FIRST_MS)) {
+		log_event(LOG_WARNING, "spool_slow", LOG_STR("call", p.call),
+			  LOG_F64("seconds", (double)p.call_ms / 1000),
+			  LOG_U64("waiting_bytes", p.pending),
+			  LOG_STR("hint",
+				  "the spool's disk does not answer; metrics stay in memory, "
+				  "and level-1 answers wait for it"));
+		q->slow_call = p.call;
+		q->slow_said_ms = p.call_ms;
+	} else if (q->slow_said_ms && p.call_ms < q->slow_said_ms) {
+		log_event(LOG_NOTICE, "spool_slow", LOG_STR("call", q->slow_call),
+			  LOG_BOOL("over", true));
+		q->slow_said_ms = 0;
 	}
 }
+
+/* ---- a stop ---- */
 
 bool
-queue_safe(struct queue *q)
+queue_secure(struct queue *q)
 {
+	struct disk_progress p;
+
 	if (!q->spool)
 		return false;
-	queue_finish_all(q);
-	if (q->unfinished && q->disk_full && spool_reserve_use(q->spool)) {
-		q->closed = true; /* the reserve is for what has been taken */
-		queue_finish_all(q);
+	queue_seal(q);
+	if (q->limits.sync != CONF_SYNC_NEVER)
+		disk_sync(q->disk);
+	queue_collect_disk(q);
+	disk_progress(q->disk, &p);
+	if ((p.error == -ENOSPC || p.error == -EDQUOT) && !q->reserve_used) {
+		q->reserve_used = true; /* the reserve is for what has been taken */
+		disk_use_reserve(q->disk);
 	}
-	if (written_position(q) < q->position || q->unfinished)
-		return false;
-	if (q->limits.sync == CONF_SYNC_NEVER || q->synced >= q->position)
-		return true;
-	queue_sync_start(q);
-	return false;
+	return p.synced == q->position && TAILQ_EMPTY(&q->unwritten);
 }
 
 uint64_t
 queue_unsafe_rows(struct queue *q)
 {
-	uint64_t rows = q->open ? q->open->unwritten.rows : 0;
-	const struct batch *b;
+	struct disk_progress p;
 
-	for (b = q->head; b; b = b->next)
-		if (!b->on_disk)
-			rows += b->unwritten.rows;
-	return rows;
+	if (!q->spool)
+		return q->stats->buffered;
+	disk_progress(q->disk, &p);
+	return p.unsafe + (q->open ? q->open->unposted.rows : 0);
+}
+
+bool
+queue_close(struct queue *q, uint64_t ms)
+{
+	bool over = !q->disk || disk_stop(q->disk, ms);
+
+	if (q->disk && over)
+		queue_collect_disk(q);
+	return over;
 }

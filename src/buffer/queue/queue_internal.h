@@ -1,13 +1,21 @@
 /*
- * queue_internal.h - what queue.c (the loop's side), queue_disk.c (its way to the spool),
- * queue_wait.c (sync frames) and queue_writer.c (the writers' side) share.  Nobody else includes
- * it.
+ * queue_internal.h - what the parts of the queue share; nobody else includes it.
+ *
+ *	queue.c         the loop's side: metrics in, turns, completions
+ *	queue_list.c    the batches by number, by what is due, by age
+ *	queue_room.c    who decides that everything is full, and what is done about it
+ *	queue_disk.c    the way to the disk thread, and what is heard of it
+ *	queue_wait.c    sync frames
+ *	queue_writer.c  the writers' side
+ *	queue_kept.c    batches that buffer.keep keeps: the janitor's side
  */
 #pragma once
 
 #include <pthread.h>
 
 #include "buffer/queue/queue.h"
+#include "buffer/slab.h"
+#include "buffer/spool/disk.h"
 
 struct queue_limits {
 	uint64_t max_rows;
@@ -26,109 +34,164 @@ enum queue_end {
 	QUEUE_WANTED, /* so that level 2 is answered although newer ones keep coming */
 };
 
+/* Is there room for more?  See queue_room.c. */
+enum queue_fullness {
+	QUEUE_HAS_ROOM,
+	QUEUE_AWAITS_DISK, /* memory is short, and the disk thread is about to relieve it */
+	QUEUE_IS_FULL,     /* buffer.overflow decides */
+};
+
+RB_HEAD(batches_by_number, batch);
+RB_HEAD(batches_by_opened, batch);
+RB_HEAD(batches_ready, batch);
+RB_HEAD(batches_delayed, batch);
+TAILQ_HEAD(batch_list, batch);
+STAILQ_HEAD(batch_stack, batch);
+
 struct queue {
 	/* set once */
 	struct stats *stats; /* borrowed; loop thread */
 	struct spool *spool; /* borrowed; NULL = memory only */
+	struct disk *disk;   /* NULL likewise */
 	struct queue_events events;
 	char collector[UUID_TEXT];
 	struct queue_limits limits; /* loop thread; keep_ms also under the mutex */
 
 	/*
-	 * The stream of all bytes, as positions:
+	 * The loop's.  The stream of all bytes, as positions:
 	 *
-	 *	stored ... | on disk, synced | written | in memory only |
-	 *	                             ^synced                    ^position
+	 *	stored ... | on disk, synced | written | handed over | in the open batch only |
+	 *	                             ^synced ^position
 	 */
 	uint64_t position; /* appended */
 	uint64_t synced;   /* everything before it is synced (or written, with sync = never) */
-	bool syncing;      /* a sync is under way ... */
-	uint64_t sync_ticket;
-	uint64_t sync_position; /* ... which covers this much */
-	bool sync_wanted;       /* another one must follow it */
+	uint64_t seals;    /* handed over to the disk thread */
 
-	struct batch *open;   /* NULL between a seal and the next append */
-	uint64_t last_number; /* of the newest batch there has been */
-	uint64_t next_number; /* fetched ahead; 0 = none */
-	size_t unfinished;    /* sealed batches that the disk has not taken whole */
-	bool disk_failing;
-	bool disk_full; /* that is why */
-	bool closed;    /* the spool's reserve is used: nothing more is taken */
-	bool full;
+	struct batch *open;    /* NULL between a seal and the next append */
+	size_t usual_bytes;    /* of the batch before */
+	uint64_t last_number;  /* of the newest batch there has been */
+	uint64_t next_number;  /* fetched ahead; 0 = none */
+	uint64_t live_bytes;   /* of the files of all batches that are not stored */
+	int disk_error;        /* why the disk refuses writes; 0: it does not */
+	uint64_t slow_said_ms; /* a call of the disk thread was said to take that long; 0: none */
+	const char *slow_call; /* which */
+	bool reserve_used;     /* the spool's reserve is used: nothing more is taken */
+	enum queue_fullness fullness;
+	bool full_said; /* buffer_full was logged */
 	uint64_t dropped_since_full;
 	uint64_t dropped_to; /* the greatest number of a batch that lost metrics */
-	struct batch *memory_head, *memory_tail; /* sealed batches that have memory, by number */
-	struct queue_wait *waits_head;           /* level 1, by position */
-	struct queue_wait **waits_tail;
+	struct batch_list memory;
+	struct batch_list unsynced;
+	struct batch_list unwritten;
+	struct queue_waits waits_level1; /* by position */
+	struct queue_waits waits_level2; /* all of them; each hangs on a batch, too */
 
 	/*
-	 * Shared with the writers, under the mutex.  Only the loop links and unlinks
-	 * batches, so it may walk the list without the mutex.
+	 * Shared with writers and janitor, under the mutex.  Only the loop links and unlinks
+	 * batches, so it may look at `all` without the mutex.  Nothing here takes longer when there
+	 * are more batches, but for the depth of the trees.
 	 */
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
-	struct batch *head, *tail; /* sealed and in flight, by number */
-	struct batch *done;        /* completions, newest first */
-	struct batch *requeued;    /* kept batches that must be stored again */
-	uint64_t open_number;      /* every batch from here on is the loop's; for the floor */
-	uint64_t stuck_number;     /* the smallest one whose file could not be removed; likewise */
-	uint64_t open_us;          /* when the open batch was opened; UINT64_MAX: there is none */
-	unsigned idle;             /* writers that wait in queue_take() */
-	uint64_t retries;          /* batches that came back */
-	unsigned kicks;            /* generation: a change ends every sleep */
-	enum queue_end next_end;   /* what queue_take() serves next */
-	struct batch *wanted_head, *wanted_tail; /* those that level 2 waits for, longest first */
-	bool flush_wanted;     /* wake the loop when a writer becomes idle, or takes flushed */
-	struct batch *flushed; /* was sealed for a level-2 waiter, and no writer has it yet */
+	struct batches_by_number all; /* sealed and in flight */
+	struct batches_by_opened unsettled;
+	struct batches_ready ready;     /* sealed, and may be taken */
+	struct batches_delayed delayed; /* sealed, and may be taken later */
+	struct batch_list wanted;       /* the ready ones that level 2 waits for, longest first */
+	struct batch_stack done;        /* completions */
+	uint64_t open_number;           /* every batch from here on is the loop's; for the floor */
+	uint64_t open_us;        /* when the open batch was opened; UINT64_MAX: there is none */
+	uint64_t unkeeping;      /* kept batches that are on their way back */
+	uint64_t unkeeping_us;   /* none of them was opened earlier; UINT64_MAX: there are none */
+	unsigned idle;           /* writers that wait in queue_take() */
+	uint64_t retries;        /* batches that came back */
+	unsigned kicks;          /* generation: a change ends every sleep */
+	enum queue_end next_end; /* what queue_take() serves next */
+	bool flush_wanted;       /* wake the loop when a writer becomes idle, or takes flushed */
+	struct batch *flushed;   /* was sealed for a level-2 waiter, and no writer has it yet */
 };
+
+/* ---- queue_list.c; the mutex is held ---- */
+
+void queue_link(struct queue *q, struct batch *b); /* a sealed one, ready */
+void queue_unlink(struct queue *q, struct batch *b);
+
+struct batch *queue_oldest(struct queue *q); /* of all; NULL when there is none */
+struct batch *queue_after(struct batch *b);
+struct batch *queue_from(struct queue *q, uint64_t number); /* the first of that number or above */
+
+/* In flight, and back again: ready, or only from a time on (monotonic). */
+void queue_detach(struct queue *q, struct batch *b);
+void queue_attach(struct queue *q, struct batch *b, uint64_t not_before_ms);
 
 /*
  * The batch that a writer would get now, NULL when there is none; *next_ms becomes the
- * time at which a returned batch may be tried again, if that is earlier.  The mutex is held.
+ * time at which a returned batch may be tried again, if that is earlier.
  */
-struct batch *queue_ready(const struct queue *q, uint64_t now_ms, uint64_t *next_ms);
+struct batch *queue_ready(struct queue *q, uint64_t now_ms, uint64_t *next_ms);
 
-/* Would a writer get one now?  Likewise. */
-bool queue_backlog(const struct queue *q);
+/* Would a writer get one now? */
+bool queue_backlog(struct queue *q);
 
-/* Somebody waits for this batch, which stays wanted until it leaves the list; the mutex is held. */
+/* Somebody waits for this batch, which stays wanted until it leaves the list. */
 void queue_want(struct queue *q, struct batch *b);
-void queue_unwant(struct queue *q, struct batch *b);
+
+/* It is committed, or lost: what came before it may be promised. */
+void queue_settle(struct queue *q, struct batch *b);
+
+/* When the oldest unsettled batch was opened, one that may be left out excepted (NULL: none). */
+uint64_t queue_oldest_us(struct queue *q, const struct batch *but);
+
+/* ---- queue.c; loop thread ---- */
+
+/* Metrics that came from the spool and not from a client. */
+void queue_account_recovered(struct queue *q, uint64_t rows);
 
 /*
- * Removes the file of a batch that has ended.  One that stays is sent again by the next start,
- * so that its ledger row must stay too.
+ * A batch has ended, well (ok) or with the loss of metrics: who waits for it is told, its file is
+ * removed, its memory is freed.
  */
-void queue_remove_file(struct queue *q, const struct batch *b, bool keep);
+void queue_forget(struct queue *q, struct batch *b, bool ok);
+
+/* Is there a number for the next batch? */
+bool queue_have_number(struct queue *q);
+
+/* ---- queue_room.c; loop thread ---- */
+
+void queue_hold_memory(struct queue *q, struct batch *b); /* of a batch that was sealed */
+void queue_release_memory(struct queue *q, struct batch *b);
+
+/*
+ * Frees what can be freed without losing anything, and brings q->fullness up to date; says so, and
+ * resumes clients, where that changes what queue_accepts() answers.
+ */
+void queue_update_room(struct queue *q);
+
+/* After a seal: without a number for the next batch nothing more can be taken. */
+void queue_check_number(struct queue *q);
+
+/* As the policy "drop_oldest" has it: drops until there is room, or nothing more to drop. */
+void queue_drop_oldest(struct queue *q);
+
+void queue_account_dropped(struct queue *q, uint64_t rows);
 
 /* ---- queue_disk.c; loop thread, and only with a spool ---- */
 
-/* Brings what is not on disk yet there.  Returns 0 or the error that stopped it, which it logs. */
-int queue_write_batch(struct queue *q, struct batch *b);
+/* Hands what the open batch has got to the disk thread.  Returns 0 or -ENOMEM. */
+int queue_post(struct queue *q);
 
-/* The last step of a sealed batch: its summary.  From here on it may live on disk only. */
-int queue_finish_batch(struct queue *q, struct batch *b);
+/* The last step of a batch: its seal. */
+int queue_post_seal(struct queue *q);
 
-/* A block of the spool is at most this long, so that damage costs little. */
-#define BLOCK_BYTES ((size_t)1 << 20)
+/* What the disk thread has done since the last time. */
+void queue_collect_disk(struct queue *q);
 
-/* Tries again what a full or failing disk has refused, oldest first. */
-void queue_finish_all(struct queue *q);
-
-/* Brings the open batch there, unless older ones wait for the disk. */
-void queue_write_open(struct queue *q);
-
-/* After blocks were written: what the sync mode wants at once. */
-void queue_written(struct queue *q);
-
-/* One sync is under way at a time; what is asked for meanwhile shares the next one. */
-void queue_sync_start(struct queue *q);
-void queue_sync_collect(struct queue *q);
+/* Says whom everybody waits for, when the disk thread has been in one call for long. */
+void queue_say_slow(struct queue *q);
 
 /* ---- queue_wait.c; loop thread ---- */
 
-uint64_t queue_durable(struct queue *q);   /* everything before it is on disk or stored */
-void queue_release_waits(struct queue *q); /* level 1 */
+void queue_release_waits(struct queue *q);                     /* level 1 */
 void queue_pass_waits(struct queue *q, struct batch *b);       /* level 2; b is to leave the list */
 void queue_fail_waits(struct queue *q, const struct batch *b); /* both levels; b has lost rows */
 

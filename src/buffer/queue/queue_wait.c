@@ -10,68 +10,71 @@
 #include <assert.h>
 
 static void
-wait_link(struct queue_wait *w, struct queue_wait **link)
+wait_link(struct queue_wait *w, struct queue_waits *list)
 {
-	w->next = *link;
-	w->link = link;
-	if (w->next)
-		w->next->link = &w->next;
-	*link = w;
+	TAILQ_INSERT_TAIL(list, w, next);
+	w->list = list;
 }
 
 static void
-wait_unlink(struct queue *q, struct queue_wait *w)
+wait_unlink(struct queue_wait *w)
 {
-	assert(w->link);
-	if (q && q->waits_tail == &w->next)
-		q->waits_tail = w->link;
-	*w->link = w->next;
-	if (w->next)
-		w->next->link = w->link;
-	w->next = NULL;
-	w->link = NULL;
+	TAILQ_REMOVE(w->list, w, next);
+	w->list = NULL;
+}
+
+/* All of level 2 are in a list of their own, too. */
+static void
+wait_end(struct queue *q, struct queue_wait *w)
+{
+	wait_unlink(w);
+	if (w->on_batch)
+		TAILQ_REMOVE(&q->waits_level2, w, next_level2);
+	w->on_batch = false;
 }
 
 void
 queue_unwait(struct queue *q, struct queue_wait *w)
 {
-	if (w->link)
-		wait_unlink(q, w);
+	if (w->list)
+		wait_end(q, w);
 }
 
-/*
- * Usually the position that is synced.  Where the disk fails but the database
- * stores, everything up to the first batch that is neither is safe too.
- */
-uint64_t
-queue_durable(struct queue *q)
-{
-	uint64_t durable = q->position;
-	const struct batch *b;
+/* ---- level 1 ---- */
 
-	if (q->open && batch_end(q->open) > q->synced)
-		durable = q->open->start;
-	for (b = q->tail; b && batch_end(b) > q->synced; b = b->prev)
-		if (b->start < durable)
-			durable = b->start;
-	return durable > q->synced ? durable : q->synced;
+/*
+ * Everything before it is on disk or stored.  Usually that is the position that is synced.  Where
+ * the disk fails but the database stores, everything up to the first batch that is neither is safe
+ * too.
+ */
+static uint64_t
+durable(const struct queue *q)
+{
+	const struct batch *b = TAILQ_FIRST(&q->unsynced);
+
+	if (!b && q->open && batch_end(q->open) > q->synced)
+		b = q->open;
+	if (!b)
+		return q->position;
+	return b->start > q->synced ? b->start : q->synced;
 }
 
 void
 queue_release_waits(struct queue *q)
 {
-	uint64_t durable;
+	struct queue_wait *w;
+	uint64_t position;
 
-	if (!q->waits_head)
+	if (TAILQ_EMPTY(&q->waits_level1))
 		return;
-	durable = queue_durable(q);
-	while (q->waits_head && q->waits_head->position <= durable) {
-		struct queue_wait *w = q->waits_head;
-
-		wait_unlink(q, w);
+	position = durable(q);
+	while ((w = TAILQ_FIRST(&q->waits_level1)) && w->position <= position) {
+		wait_end(q, w);
 		w->fn(w->arg, true);
 	}
 }
+
+/* ---- level 2 ---- */
 
 /* The first batch from "from" on that is not stored; NULL when it lies behind last. */
 static struct batch *
@@ -80,16 +83,6 @@ wait_blocker(struct queue *q, struct batch *from, uint64_t last)
 	if (!from)
 		from = q->open;
 	return from && from->number <= last ? from : NULL;
-}
-
-static struct batch *
-first_unstored(struct queue *q, uint64_t first)
-{
-	struct batch *b, *found = NULL;
-
-	for (b = q->tail; b && b->number >= first; b = b->prev)
-		found = b;
-	return found;
 }
 
 /* The wait hangs on a batch, which is sealed unless it is the open one. */
@@ -107,51 +100,81 @@ wait_for_batch(struct queue *q, struct queue_wait *w, struct batch *b)
 void
 queue_pass_waits(struct queue *q, struct batch *b)
 {
-	while (b->waits) {
-		struct queue_wait *w = b->waits;
-		struct batch *next = wait_blocker(q, b->next, w->last);
+	struct queue_wait *w;
 
-		wait_unlink(NULL, w);
-		if (next)
+	while ((w = TAILQ_FIRST(&b->waits))) {
+		struct batch *next = wait_blocker(q, queue_after(b), w->last);
+
+		if (next) {
+			wait_unlink(w);
 			wait_for_batch(q, w, next);
-		else
+		} else {
+			wait_end(q, w);
 			w->fn(w->arg, true);
+		}
 	}
 }
 
-/* Fails the first wait of a list whose range holds that batch; false when there is none. */
+/* ---- losses ---- */
+
 static bool
-fail_one(struct queue *q, struct queue_wait *w, uint64_t number)
+range_holds(const struct queue_wait *w, uint64_t number)
 {
-	while (w && (number < w->first || number > w->last))
-		w = w->next;
-	if (!w)
-		return false;
-	wait_unlink(q, w);
-	w->fn(w->arg, false);
-	return true;
+	return w->first <= number && number <= w->last;
 }
 
-/* Who is told may give up other waits: each time from the start. */
+/* Those of level 1 are few or end soon; so all are looked at, once. */
+static void
+gather_level1(struct queue *q, uint64_t number, struct queue_waits *failed)
+{
+	struct queue_wait *w, *next;
+
+	for (w = TAILQ_FIRST(&q->waits_level1); w; w = next) {
+		next = TAILQ_NEXT(w, next);
+		if (!range_holds(w, number))
+			continue;
+		wait_end(q, w);
+		wait_link(w, failed);
+	}
+}
+
+static void
+gather_level2(struct queue *q, uint64_t number, struct queue_waits *failed)
+{
+	struct queue_wait *w, *next;
+
+	for (w = TAILQ_FIRST(&q->waits_level2); w; w = next) {
+		next = TAILQ_NEXT(w, next_level2);
+		if (!range_holds(w, number))
+			continue;
+		wait_end(q, w);
+		wait_link(w, failed);
+	}
+}
+
+/* Who is told may give up other waits, among them some that are to be told, too. */
 void
 queue_fail_waits(struct queue *q, const struct batch *b)
 {
-	const struct batch *at;
+	struct queue_waits failed = TAILQ_HEAD_INITIALIZER(failed);
+	struct queue_wait *w;
 
-	while (fail_one(q, q->waits_head, b->number))
-		;
-	for (at = q->head; at && at->number <= b->number;
-	     at = at->next) /* they hang on the first */
-		while (fail_one(q, at->waits, b->number))
-			;
+	gather_level1(q, b->number, &failed);
+	gather_level2(q, b->number, &failed);
+	while ((w = TAILQ_FIRST(&failed))) {
+		wait_end(q, w);
+		w->fn(w->arg, false);
+	}
 }
+
+/* ---- waiting ---- */
 
 enum queue_wait_result
 queue_wait(struct queue *q, struct queue_wait *w, unsigned level, uint64_t first)
 {
 	struct batch *b;
 
-	assert(!w->link);
+	assert(!w->list);
 	if (!first)
 		return QUEUE_WAIT_DONE;
 	if (first <= q->dropped_to)
@@ -160,15 +183,16 @@ queue_wait(struct queue *q, struct queue_wait *w, unsigned level, uint64_t first
 	w->last = q->last_number;
 	if (level == 1 && q->spool) {
 		w->position = q->position;
-		if (w->position <= queue_durable(q))
+		if (w->position <= durable(q))
 			return QUEUE_WAIT_DONE;
-		wait_link(w, q->waits_tail);
-		q->waits_tail = &w->next;
+		wait_link(w, &q->waits_level1);
 		return QUEUE_WAIT_PENDING;
 	}
-	b = wait_blocker(q, first_unstored(q, first), w->last);
+	b = wait_blocker(q, queue_from(q, first), w->last);
 	if (!b)
 		return QUEUE_WAIT_DONE;
+	w->on_batch = true;
+	TAILQ_INSERT_TAIL(&q->waits_level2, w, next_level2);
 	wait_for_batch(q, w, b);
 	return QUEUE_WAIT_PENDING;
 }

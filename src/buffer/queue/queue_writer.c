@@ -5,49 +5,6 @@
 
 #include "buffer/queue/queue_internal.h"
 #include "base/clock.h"
-#include "log/log.h"
-
-static struct batch *
-ready_from(struct batch *b, bool newest, uint64_t now_ms, uint64_t *next_ms)
-{
-	for (; b; b = newest ? b->prev : b->next) {
-		if (b->state != BATCH_SEALED)
-			continue;
-		if (b->not_before_ms <= now_ms)
-			return b;
-		if (b->not_before_ms < *next_ms)
-			*next_ms = b->not_before_ms;
-	}
-	return NULL;
-}
-
-/* The one that somebody has waited for longest. */
-static struct batch *
-ready_wanted(const struct queue *q, uint64_t now_ms)
-{
-	struct batch *b = q->wanted_head;
-
-	while (b && (b->state != BATCH_SEALED || b->not_before_ms > now_ms))
-		b = b->wanted_next;
-	return b;
-}
-
-struct batch *
-queue_ready(const struct queue *q, uint64_t now_ms, uint64_t *next_ms)
-{
-	bool newest = q->next_end == QUEUE_NEWEST;
-	struct batch *b = q->next_end == QUEUE_WANTED ? ready_wanted(q, now_ms) : NULL;
-
-	return b ? b : ready_from(newest ? q->tail : q->head, newest, now_ms, next_ms);
-}
-
-bool
-queue_backlog(const struct queue *q)
-{
-	uint64_t next_ms = UINT64_MAX;
-
-	return ready_from(q->head, false, clock_ms(), &next_ms) != NULL;
-}
 
 static enum queue_end
 end_after(const struct queue *q)
@@ -56,39 +13,11 @@ end_after(const struct queue *q)
 	case QUEUE_OLDEST:
 		return QUEUE_NEWEST;
 	case QUEUE_NEWEST:
-		return q->wanted_head ? QUEUE_WANTED : QUEUE_OLDEST;
+		return TAILQ_EMPTY(&q->wanted) ? QUEUE_OLDEST : QUEUE_WANTED;
 	case QUEUE_WANTED:
 		break;
 	}
 	return QUEUE_OLDEST;
-}
-
-void
-queue_want(struct queue *q, struct batch *b)
-{
-	if (b->wanted)
-		return;
-	b->wanted = true;
-	b->wanted_prev = q->wanted_tail;
-	*(b->wanted_prev ? &b->wanted_prev->wanted_next : &q->wanted_head) = b;
-	q->wanted_tail = b;
-}
-
-void
-queue_unwant(struct queue *q, struct batch *b)
-{
-	if (!b->wanted)
-		return;
-	b->wanted = false;
-	*(b->wanted_prev ? &b->wanted_prev->wanted_next : &q->wanted_head) = b->wanted_next;
-	*(b->wanted_next ? &b->wanted_next->wanted_prev : &q->wanted_tail) = b->wanted_prev;
-}
-
-static struct timespec
-timespec_from_ms(uint64_t ms)
-{
-	return (struct timespec){.tv_sec = (time_t)(ms / 1000),
-				 .tv_nsec = (long)(ms % 1000) * 1000000};
 }
 
 /* The loop may have something to seal; the mutex is held. */
@@ -104,7 +33,7 @@ wake_for_flush(struct queue *q)
 static void
 wait_until(struct queue *q, uint64_t ms)
 {
-	struct timespec ts = timespec_from_ms(ms);
+	const struct timespec ts = clock_timespec(ms);
 
 	(void)pthread_cond_timedwait(&q->cond, &q->mutex, &ts);
 }
@@ -132,7 +61,7 @@ queue_take(struct queue *q, const atomic_int *stop, uint64_t timeout_ms)
 		now_ms = clock_ms();
 	}
 	if (b) {
-		b->state = BATCH_IN_FLIGHT;
+		queue_detach(q, b);
 		q->next_end = end_after(q);
 		if (b == q->flushed) {
 			q->flushed = NULL;
@@ -172,20 +101,17 @@ queue_kick(struct queue *q)
 static uint64_t
 complete_but_for(struct queue *q, const struct batch *one)
 {
-	const struct batch *b;
-	uint64_t us;
+	uint64_t us, oldest_us;
 
 	(void)pthread_mutex_lock(&q->mutex);
 	us = clock_real_us();
+	oldest_us = queue_oldest_us(q, one);
+	if (oldest_us < us)
+		us = oldest_us;
 	if (q->open_us < us)
 		us = q->open_us;
-	for (b = q->head; b && (b == one || b->settled);)
-		b = b->next;
-	if (b && b->earliest_us < us)
-		us = b->earliest_us;
-	for (b = q->requeued; b; b = b->done_next)
-		if (b->opened_us < us)
-			us = b->opened_us;
+	if (q->unkeeping_us < us)
+		us = q->unkeeping_us;
 	(void)pthread_mutex_unlock(&q->mutex);
 	return us;
 }
@@ -196,6 +122,18 @@ queue_complete_until(struct queue *q)
 	return complete_but_for(q, NULL);
 }
 
+/* What the disk gives back of a batch that memory has given up. */
+static int
+read_back(struct queue *q, struct batch *b)
+{
+	bool damaged;
+	int r = spool_read(q->spool, b->number, &b->loaded, &b->content, &damaged);
+
+	if (damaged)
+		disk_repair(q->disk, b->number, r == -ENODATA);
+	return r;
+}
+
 int
 queue_load(struct queue *q, struct batch *b, struct batch_view *ret)
 {
@@ -204,17 +142,17 @@ queue_load(struct queue *q, struct batch *b, struct batch_view *ret)
 	*ret = (struct batch_view){.collector = b->collector,
 				   .number = b->number,
 				   .complete_until_us = complete_but_for(q, b)};
-	if (b->data) {
+	if (b->slab) {
 		ret->rows = b->all.rows;
 		ret->min_us = b->all.min_us;
 		ret->max_us = b->all.max_us;
-		ret->data = b->data;
+		ret->data = b->slab->data;
 		ret->bytes = b->bytes;
 		b->lost = 0;
 		return 0;
 	}
 	if (!b->loaded) {
-		r = spool_read(q->spool, b->number, &b->loaded, &b->content);
+		r = read_back(q, b);
 		if (r == -ENODATA || r == -ENOENT) {
 			b->lost = b->all.rows;
 			return -ENODATA;
@@ -232,38 +170,13 @@ queue_load(struct queue *q, struct batch *b, struct batch_view *ret)
 }
 
 void
-queue_remove_file(struct queue *q, const struct batch *b, bool keep)
-{
-	int r = spool_remove(q->spool, b->number, keep);
-
-	if (r == 0 || r == -ENOENT)
-		return;
-	log_event_limited(LOG_WARNING, "spool_error/remove", "spool_error",
-			  LOG_U64("batch", b->number), LOG_STR("error", strerror(-r)));
-	(void)pthread_mutex_lock(&q->mutex);
-	if (b->number < q->stuck_number)
-		q->stuck_number = b->number;
-	(void)pthread_mutex_unlock(&q->mutex);
-}
-
-void
 queue_done(struct queue *q, struct batch *b)
 {
-	bool on_disk, keep;
-
 	free(b->loaded);
 	b->loaded = NULL;
 	(void)pthread_mutex_lock(&q->mutex);
-	on_disk = b->on_disk;
-	keep = q->limits.keep_ms > 0 && b->lost < b->all.rows;
-	(void)pthread_mutex_unlock(&q->mutex);
-	if (on_disk)
-		queue_remove_file(q, b, keep);
-	(void)pthread_mutex_lock(&q->mutex);
-	b->removed = on_disk;
-	b->settled = true;
-	b->done_next = q->done;
-	q->done = b;
+	queue_settle(q, b);
+	STAILQ_INSERT_TAIL(&q->done, b, in_done);
 	(void)pthread_mutex_unlock(&q->mutex);
 	q->events.wake(q->events.arg);
 }
@@ -277,8 +190,7 @@ queue_return(struct queue *q, struct batch *b, uint64_t after_ms)
 		b->loaded = NULL;
 	}
 	(void)pthread_mutex_lock(&q->mutex);
-	b->state = BATCH_SEALED;
-	b->not_before_ms = after_ms ? clock_ms() + after_ms : 0;
+	queue_attach(q, b, after_ms ? clock_ms() + after_ms : 0);
 	q->retries++;
 	(void)pthread_cond_broadcast(&q->cond);
 	(void)pthread_mutex_unlock(&q->mutex);
@@ -288,124 +200,13 @@ uint64_t
 queue_floor(struct queue *q)
 {
 	const struct batch *b;
-	uint64_t number;
+	uint64_t number, removing;
 
 	(void)pthread_mutex_lock(&q->mutex);
-	number = q->open_number < q->stuck_number ? q->open_number : q->stuck_number;
-	for (b = q->head; b; b = b->next) /* the head is the smallest, by number */
-		if (b->number < number) {
-			number = b->number;
-			break;
-		}
-	for (b = q->requeued; b; b = b->done_next)
-		if (b->number < number)
-			number = b->number;
+	b = queue_oldest(q);
+	number = b && b->number < q->open_number ? b->number : q->open_number;
 	(void)pthread_mutex_unlock(&q->mutex);
-	return number;
-}
-
-/* ---- batches that buffer.keep keeps ---- */
-
-struct kept_list {
-	const char *collector;
-	uint64_t *numbers;
-	size_t n;
-	size_t size;
-	int error;
-};
-
-static void
-kept_add(void *arg, const struct spool_header *h)
-{
-	struct kept_list *l = arg;
-
-	if (strcmp(h->collector, l->collector) != 0 || l->error)
-		return;
-	if (l->n == l->size) {
-		size_t size = l->size ? l->size * 2 : 64;
-		uint64_t *numbers = reallocarray(l->numbers, size, sizeof(*numbers));
-
-		if (!numbers) {
-			l->error = -ENOMEM;
-			return;
-		}
-		l->numbers = numbers;
-		l->size = size;
-	}
-	l->numbers[l->n++] = h->number;
-}
-
-static int
-number_compare(const void *a, const void *b)
-{
-	uint64_t x, y;
-
-	memcpy(&x, a, sizeof(x));
-	memcpy(&y, b, sizeof(y));
-	return x < y ? -1 : x > y;
-}
-
-int
-queue_kept(struct queue *q, uint64_t **numbers, size_t *n)
-{
-	struct kept_list l = {.collector = q->collector};
-	int r;
-
-	*numbers = NULL;
-	*n = 0;
-	if (!q->spool)
-		return 0;
-	r = spool_kept(q->spool, kept_add, &l);
-	if (r == 0)
-		r = l.error;
-	if (r < 0) {
-		free(l.numbers);
-		return r;
-	}
-	if (l.n)
-		qsort(l.numbers, l.n, sizeof(*l.numbers), number_compare);
-	*numbers = l.numbers;
-	*n = l.n;
-	return 0;
-}
-
-struct requeue {
-	struct queue *q;
-	const uint64_t *numbers; /* borrowed, sorted */
-	size_t n;
-	size_t done;
-};
-
-static void
-requeue_one(void *arg, const struct spool_header *h)
-{
-	struct requeue *req = arg;
-	struct queue *q = req->q;
-	struct batch *b;
-
-	if (strcmp(h->collector, q->collector) != 0 ||
-	    !bsearch(&h->number, req->numbers, req->n, sizeof(*req->numbers), number_compare))
-		return;
-	b = batch_new_on_disk(h);
-	if (!b || spool_unkeep(q->spool, h->number) < 0) {
-		batch_free(b);
-		return;
-	}
-	(void)pthread_mutex_lock(&q->mutex);
-	b->done_next = q->requeued;
-	q->requeued = b;
-	(void)pthread_mutex_unlock(&q->mutex);
-	req->done++;
-}
-
-size_t
-queue_requeue(struct queue *q, const uint64_t *numbers, size_t n)
-{
-	struct requeue req = {.q = q, .numbers = numbers, .n = n};
-
-	if (n)
-		(void)spool_kept(q->spool, requeue_one, &req);
-	if (req.done)
-		q->events.wake(q->events.arg);
-	return req.done;
+	/* after it: a batch that leaves the list is with the disk thread already */
+	removing = q->disk ? disk_floor(q->disk) : UINT64_MAX;
+	return removing < number ? removing : number;
 }

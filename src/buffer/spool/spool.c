@@ -160,7 +160,7 @@ identity_version(const struct spool *s, uint64_t *version, char uuid[TEXT_MAX])
  * Looks at all files with that suffix: is one of a newer format, and which number is the greatest?
  */
 static int
-look_at_files(const struct spool *s, const char *suffix, uint64_t *greatest, uint64_t *bytes)
+look_at_files(struct spool *s, const char *suffix, bool kept, uint64_t *greatest, uint64_t *bytes)
 {
 	uint64_t *numbers;
 	size_t n;
@@ -178,7 +178,10 @@ look_at_files(const struct spool *s, const char *suffix, uint64_t *greatest, uin
 		if (r == -ENOTSUP)
 			break;
 		*bytes += io_size(s, name);
-		r = 0; /* recovery deals with everything else */
+		/* recovery deals with everything else */
+		r = kept ? spool_kept_found(s, numbers[i], r == 0 ? &h : NULL) : 0;
+		if (r < 0)
+			break;
 	}
 	/* counting does not go on from absurd numbers, which no daemon ever gave */
 	while (n && numbers[n - 1] > SPOOL_NUMBER_MAX / 2)
@@ -190,7 +193,7 @@ look_at_files(const struct spool *s, const char *suffix, uint64_t *greatest, uin
 }
 
 static int
-look(const struct spool *s, uint64_t *greatest, uint64_t *bytes, char why[SPOOL_WHY_MAX])
+look(struct spool *s, uint64_t *greatest, uint64_t *bytes, char why[SPOOL_WHY_MAX])
 {
 	char uuid[TEXT_MAX];
 	uint64_t version = 0;
@@ -199,9 +202,9 @@ look(const struct spool *s, uint64_t *greatest, uint64_t *bytes, char why[SPOOL_
 	if (r == 0 && version > IDENTITY_VERSION)
 		r = -ENOTSUP;
 	else
-		r = look_at_files(s, SPOOL_BATCH, greatest, bytes);
+		r = look_at_files(s, SPOOL_BATCH, false, greatest, bytes);
 	if (r == 0)
-		r = look_at_files(s, SPOOL_STORED, greatest, bytes);
+		r = look_at_files(s, SPOOL_STORED, true, greatest, bytes);
 	if (r == -ENOTSUP)
 		return refuse(why, r,
 			      "spool %s was written by a newer version of metric-collectord; "
@@ -274,8 +277,9 @@ sequence_load(const struct spool *s, uint64_t *number)
 	return 0;
 }
 
-int
-spool_put_sequence(const struct spool *s, uint64_t number)
+/* Says that numbers from this one on are free; lasting. */
+static int
+put_sequence(const struct spool *s, uint64_t number)
 {
 	char text[TEXT_MAX];
 	int r;
@@ -331,10 +335,7 @@ names_load(struct spool *s, uint64_t greatest)
 		sequence = greatest + 1;
 	s->next = sequence;
 	s->limit = sequence;
-	if (spool_put_sequence(s, sequence + SPOOL_NUMBERS) == 0)
-		s->limit += SPOOL_NUMBERS;
-	else
-		s->numbers_wanted = true; /* a full disk: the syncer will try again */
+	(void)spool_numbers_reserve(s); /* on a full disk they are low, and it is tried again */
 	return 0;
 }
 
@@ -353,13 +354,11 @@ open_all(struct spool *s, char why[SPOOL_WHY_MAX])
 	if (r < 0)
 		return r;
 	s->bytes = bytes;
+	spool_kept_sort(s);
 	r = names_load(s, greatest);
 	if (r < 0)
 		return refuse(why, r, "spool %s cannot be written: %s", s->dir, strerror(-r));
-	s->reserve_wanted = spool_reserve_make(s) < 0; /* the syncer will try again */
-	r = syncer_start(s);
-	if (r < 0)
-		return refuse(why, r, "spool %s: no thread: %s", s->dir, strerror(-r));
+	(void)spool_reserve_make(s); /* on a full disk it is missing, and it is tried again */
 	return 0;
 }
 
@@ -367,7 +366,6 @@ int
 spool_open(const char *dir, enum conf_sync sync, struct spool **ret, char why[SPOOL_WHY_MAX])
 {
 	struct spool *s = calloc(1, sizeof(*s));
-	pthread_condattr_t attr;
 	int r;
 
 	if (!s)
@@ -375,13 +373,7 @@ spool_open(const char *dir, enum conf_sync sync, struct spool **ret, char why[SP
 	s->fd = -1;
 	s->lock_fd = -1;
 	s->sync = sync;
-	(void)pthread_mutex_init(&s->names, NULL);
-	(void)pthread_mutex_init(&s->lock, NULL);
-	(void)pthread_mutex_init(&s->notify, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&s->wake, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	(void)pthread_mutex_init(&s->kept_lock, NULL);
 	s->dir = strdup(dir);
 	r = s->dir ? open_all(s, why) : refuse(why, -ENOMEM, "spool %s: out of memory", dir);
 	if (r < 0) {
@@ -397,22 +389,14 @@ spool_free(struct spool *s)
 {
 	if (!s)
 		return;
-	if (s->running)
-		syncer_stop(s);
-	while (s->files) {
-		struct spool_file *f = s->files;
-
-		spool_file_unlist(s, f);
-		spool_file_put(f);
-	}
+	while (s->files)
+		spool_file_close(s->files);
 	if (s->lock_fd >= 0)
 		(void)close(s->lock_fd);
 	if (s->fd >= 0)
 		(void)close(s->fd);
-	(void)pthread_cond_destroy(&s->wake);
-	(void)pthread_mutex_destroy(&s->notify);
-	(void)pthread_mutex_destroy(&s->lock);
-	(void)pthread_mutex_destroy(&s->names);
+	(void)pthread_mutex_destroy(&s->kept_lock);
+	free(s->kept.entries);
 	free(s->dir);
 	free(s);
 }
@@ -429,230 +413,32 @@ spool_bytes(const struct spool *s)
 	return s->bytes;
 }
 
+/* ---- numbers ---- */
+
 uint64_t
 spool_number(struct spool *s)
 {
-	uint64_t number = 0;
+	uint64_t number = s->next;
 
-	(void)pthread_mutex_lock(&s->lock);
-	if (s->next < s->limit)
-		number = s->next++;
-	if (s->limit - s->next < SPOOL_NUMBERS / 2 && !s->numbers_wanted) {
-		s->numbers_wanted = true;
-		(void)pthread_cond_signal(&s->wake);
-	}
-	(void)pthread_mutex_unlock(&s->lock);
+	if (number >= s->limit)
+		return 0;
+	s->next = number + 1;
 	return number;
 }
 
-/* ---- files that grow ---- */
-
-struct spool_file *
-spool_file_find(struct spool *s, uint64_t number)
+bool
+spool_numbers_low(const struct spool *s)
 {
-	struct spool_file *f = s->files;
-
-	while (f && f->header.number != number)
-		f = f->next;
-	return f;
-}
-
-void
-spool_file_unlist(struct spool *s, struct spool_file *f)
-{
-	struct spool_file **link = &s->files;
-
-	while (*link != f)
-		link = &(*link)->next;
-	*link = f->next;
-}
-
-void
-spool_file_put(struct spool_file *f)
-{
-	struct spool *s = f->spool;
-	bool last;
-
-	(void)pthread_mutex_lock(&s->lock);
-	last = --f->refs == 0;
-	(void)pthread_mutex_unlock(&s->lock);
-	if (!last)
-		return;
-	(void)close(
-	    f->fd); /* of a file that was unlinked: waits for the disk, so not under a lock */
-	(void)pthread_mutex_destroy(&f->lock);
-	free(f);
-}
-
-/* The file grows by so much. */
-static void
-file_count(struct spool_file *f, uint64_t bytes)
-{
-	struct spool *s = f->spool;
-
-	(void)pthread_mutex_lock(&s->lock);
-	if (!f->removed) {
-		f->counted += bytes;
-		s->bytes += bytes;
-	}
-	(void)pthread_mutex_unlock(&s->lock);
-}
-
-/*
- * Makes a file that has nothing but a header.  It gets its name once the header is in it, so
- * that a daemon that is killed in between does not leave a file that would be taken for damage.
- */
-static int
-file_make(const struct spool *s, const struct spool_header *h, int *ret)
-{
-	char name[SPOOL_NAME_MAX], temporary[SPOOL_NAME_MAX];
-	uint8_t header[SPOOL_FILE_HEADER];
-	struct stat st;
-	int fd, r;
-
-	spool_header_encode(header, h);
-	spool_name(name, h->number);
-	spool_name_as(temporary, h->number, SPOOL_NEW);
-	r = fstatat(s->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? -EEXIST : -errno;
-	if (r != -ENOENT)
-		return r;
-	fd = openat(s->fd, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	crash_point("before_file_header");
-	r = io_write(fd, header, sizeof(header), 0);
-	crash_point("after_file_header");
-	if (r == 0 && renameat(s->fd, temporary, s->fd, name) < 0)
-		r = -errno;
-	if (r < 0) {
-		(void)unlinkat(s->fd, temporary, 0);
-		(void)close(fd);
-		return r;
-	}
-	*ret = fd;
-	return 0;
+	return s->limit - s->next < SPOOL_NUMBERS / 2;
 }
 
 int
-spool_create(struct spool *s, uint64_t number, uint64_t created_us, struct spool_file **ret)
+spool_numbers_reserve(struct spool *s)
 {
-	struct spool_file *f = calloc(1, sizeof(*f));
-	int r;
+	uint64_t limit = s->next + SPOOL_NUMBERS;
+	int r = put_sequence(s, limit);
 
-	if (!f)
-		return -ENOMEM;
-	f->header.number = number;
-	f->header.created_us = created_us;
-	f->header.summary.file_size = SPOOL_FILE_HEADER;
-	memcpy(f->header.collector, s->identity, sizeof(f->header.collector));
-	r = file_make(s, &f->header, &f->fd);
-	if (r < 0) {
-		free(f);
-		return r;
-	}
-	f->spool = s;
-	f->refs = 1;
-	f->changes = 1;
-	(void)pthread_mutex_init(&f->lock, NULL);
-	(void)pthread_mutex_lock(&s->lock);
-	f->next = s->files;
-	s->files = f;
-	(void)pthread_mutex_unlock(&s->lock);
-	file_count(f, SPOOL_FILE_HEADER);
-	*ret = f;
-	return 0;
-}
-
-int
-spool_append(struct spool_file *f, const uint8_t *frames, uint32_t len, uint32_t rows,
-	     uint64_t min_us, uint64_t max_us)
-{
-	struct spool_summary *sum = &f->header.summary;
-	uint8_t header[SPOOL_BLOCK_HEADER];
-	int r;
-
-	assert(!f->closed && rows > 0);
-	if (len > SPOOL_BLOCK_MAX)
-		return -EMSGSIZE;
-	spool_block_encode(header, frames, len, rows);
-	crash_point("before_block_write");
-	(void)pthread_mutex_lock(&f->lock);
-	r = io_write_block(f->fd, header, frames, len, sum->file_size);
-	if (r < 0) {
-		/* a remainder does no harm, but it would be found as damage */
-		f->longer = ftruncate(f->fd, (off_t)sum->file_size) < 0;
-	} else {
-		spool_summary_add(sum, len, rows, min_us, max_us);
-		sum->blocks++;
-		sum->file_size += SPOOL_BLOCK_HEADER + (uint64_t)len;
-		f->changes++;
-	}
-	(void)pthread_mutex_unlock(&f->lock);
-	if (r < 0)
-		return r;
-	file_count(f, SPOOL_BLOCK_HEADER + (uint64_t)len);
-	crash_point("after_block_write");
-	return 0;
-}
-
-/* The loop is done with it.  The syncer closes it; if none will come, it is closed here. */
-static void
-file_let_go(struct spool_file *f)
-{
-	struct spool *s = f->spool;
-	bool never = s->sync == CONF_SYNC_NEVER;
-
-	(void)pthread_mutex_lock(&s->lock);
-	f->closed = true;
-	if (never) {
-		spool_file_unlist(s, f);
-		s->closed_unsynced = true;
-	} else if (f->removed) {
-		s->reap = true;
-		(void)pthread_cond_signal(&s->wake);
-	}
-	(void)pthread_mutex_unlock(&s->lock);
-	if (never)
-		spool_file_put(f);
-}
-
-int
-spool_write_summary(int fd, const struct spool_header *h)
-{
-	uint8_t header[SPOOL_FILE_HEADER];
-
-	spool_header_encode(header, h);
-	return io_write(fd, header + SPOOL_FILE_SUMMARY, SPOOL_FILE_HEADER - SPOOL_FILE_SUMMARY,
-			SPOOL_FILE_SUMMARY);
-}
-
-int
-spool_seal(struct spool_file *f)
-{
-	int r = 0;
-
-	crash_point("before_seal");
-	(void)pthread_mutex_lock(&f->lock);
-	if (f->longer && ftruncate(f->fd, (off_t)f->header.summary.file_size) < 0)
-		r = -errno;
-	f->header.sealed = true;
 	if (r == 0)
-		r = spool_write_summary(f->fd, &f->header);
-	if (r == 0)
-		f->changes++;
-	else
-		f->header.sealed = false;
-	(void)pthread_mutex_unlock(&f->lock);
-	if (r < 0)
-		return r;
-	crash_point("after_seal");
-	file_let_go(f);
-	return 0;
-}
-
-void
-spool_file_free(struct spool_file *f)
-{
-	if (f)
-		file_let_go(f);
+		s->limit = limit;
+	return r;
 }

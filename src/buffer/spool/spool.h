@@ -9,13 +9,9 @@
  *	spool/00000000000000000041.stored  a stored one that buffer.keep still keeps
  *	spool/corrupt/                     what was damaged, moved aside
  *
- * Two threads use a spool besides the one that made it: the loop appends and never
- * waits for the disk, the syncer (a thread of the spool's own) calls fdatasync for
- * all who wait, and writers read batches back and remove them.  Each function says
- * who may call it.
- *
- * What goes wrong on the disk is returned, never fatal; a failed append leaves the
- * file as it was.
+ * These functions call the system and wait for the disk.  In the daemon the disk thread alone calls
+ * them (disk.h) once it runs; what others may call says so.  What goes wrong on the disk is
+ * returned, never fatal, and a failed append leaves the file as it was.
  */
 #pragma once
 
@@ -40,10 +36,10 @@ struct spool_file; /* one batch's file while it grows */
 #define SPOOL_WHY_MAX 512
 int spool_open(const char *dir, enum conf_sync sync, struct spool **ret, char why[SPOOL_WHY_MAX]);
 
-/* Stops the syncer after a last sync (unless sync is never) and unlocks.  NULL is fine. */
+/* Closes what is open, as it is, and unlocks.  NULL is fine. */
 void spool_free(struct spool *s);
 
-/* The collector's UUID as text. */
+/* The collector's UUID as text.  Any thread. */
 const char *spool_identity(const struct spool *s);
 
 /*
@@ -53,20 +49,30 @@ const char *spool_identity(const struct spool *s);
  * with a spool_corrupt event {file, lost_bytes, error}; files that are not ours are left alone.
  * Sound blocks behind a damaged header are taken for a batch of ours with the number that the
  * name says.  found() is called for each batch that is left.  What a file's content or state may be
- * is never an error; -ENOMEM or the directory cannot be read.  Loop thread, once, before
- * anything else.
+ * is never an error; -ENOMEM or the directory cannot be read.  Once, before anything else.
  */
 typedef void spool_found_fn(void *arg, const struct spool_header *h);
 int spool_recover(struct spool *s, spool_found_fn *found, void *arg);
 
+/* Bytes of all files that hold batches (.batch and .stored).  Any thread. */
+uint64_t spool_bytes(const struct spool *s);
+
+/* ---- numbers ---- */
+
 /*
- * A batch number, greater than every one ever given.  Never waits for the disk: numbers are
- * reserved in runs, ahead of time, by the syncer.  Returns 0 (no number) while the
- * reserve cannot be renewed, which is a full or failing disk.  Loop thread.
+ * A batch number, greater than every one ever given.  Numbers are reserved in ranges, ahead of
+ * time, so that this never waits for the disk.  Returns 0 (no number) once the range is used up.
+ * One thread: the loop.
  */
 uint64_t spool_number(struct spool *s);
 
-/* ---- writing; loop thread ---- */
+/* Is it time to reserve the next range?  Any thread. */
+bool spool_numbers_low(const struct spool *s);
+
+/* Reserves it. */
+int spool_numbers_reserve(struct spool *s);
+
+/* ---- writing ---- */
 
 /*
  * A new file with its header; created_us is when the batch was opened.  -ENOSPC and friends: try
@@ -82,76 +88,87 @@ int spool_append(struct spool_file *f, const uint8_t *frames, uint32_t len, uint
 		 uint64_t min_us, uint64_t max_us);
 
 /*
- * Writes the summary and lets go of f, which must not be used again (the descriptor stays open
- * until it has been synced).  After an error f is still the caller's.
+ * Writes the summary and lets go of f, which must not be used again; the spool closes it once it
+ * is synced (at once with sync = never).  After an error f is still the caller's.
  */
 int spool_seal(struct spool_file *f);
 
-/* Lets go of f without sealing (shutdown after an error).  NULL is fine. */
+/* Lets go of f without sealing.  NULL is fine. */
 void spool_file_free(struct spool_file *f);
 
 /*
- * So much room is put by, from the start or as soon as the disk has it, so that a stop can write
- * down what was read but never acknowledged when the disk was found full.  Under the policy "block"
- * that is less than the reserve, since senders wait; under the others it may be all that
- * memory_limit allows.
+ * Brings everything that was appended and sealed to the disk.  A file whose fdatasync failed is not
+ * trusted any more: its content is read back, verified, and written to a fresh file that
+ * replaces it; until that has worked this returns an error, and is to be called again after
+ * SPOOL_RETRY_MS.  Files that were removed count as safe.  With sync = never it does nothing.
+ */
+#define SPOOL_RETRY_MS 1000
+int spool_sync(struct spool *s);
+
+/* ---- room for a stop ---- */
+
+/*
+ * So much room is put by, so that a stop can write down what was read but never acknowledged when
+ * the disk was found full.  Under the policy "block" that is less than the reserve, since
+ * senders wait; under the others it may be all that memory_limit allows.
  */
 #define SPOOL_RESERVE ((size_t)2 << 20)
 
-/* Gives the reserve up, for good; false when there is none (any more).  Loop thread. */
+/* Makes the reserve if it is not there.  spool_open() has tried once. */
+int spool_reserve_make(struct spool *s);
+bool spool_reserve_missing(const struct spool *s);
+
+/* Gives the reserve up, for good; false when there is none (any more). */
 bool spool_reserve_use(struct spool *s);
 
-/* Bytes of all files that hold batches (.batch and .stored).  Any thread. */
-uint64_t spool_bytes(const struct spool *s);
-
-/* ---- syncing ---- */
+/* ---- sealed batches ---- */
 
 /*
- * Asks for everything appended and sealed so far to reach the disk; returns its ticket at once.
- * Requests made while a sync is under way share the next one.  Files that were removed meanwhile
- * count as safe.  With sync = never, which closes sealed files unsynced, this syncs the whole
- * file system (syncfs).  Loop thread.
+ * Reads a sealed batch's frames into memory that the caller frees, and changes nothing; *sum tells
+ * what they are.  *damaged says that some of the file is lost: spool_repair() saves that in
+ * corrupt/.  -ENOENT when the file is gone; -ENODATA when nothing of it is sound
+ * (spool_set_aside() is the remedy).  Any thread.
  */
-uint64_t spool_sync(struct spool *s);
+int spool_read(const struct spool *s, uint64_t number, uint8_t **data, struct spool_summary *sum,
+	       bool *damaged);
 
 /*
- * The greatest ticket that is safe on disk.  A file whose fdatasync failed is not trusted any more:
- * its content is read back, verified, and written to a fresh file that replaces it; until that has
- * worked its tickets stay unfinished, and it is tried again about once a second.  *err (may be
- * NULL) is the errno of the last round, 0 when it worked.  Any thread.
+ * Moves damaged stretches to corrupt/ with a spool_corrupt event, and leaves the rest, so that
+ * another read finds nothing new.
  */
-uint64_t spool_synced(const struct spool *s, int *err);
+void spool_repair(struct spool *s, uint64_t number);
 
-/*
- * fn is called, from the syncer's thread, whenever spool_synced() or its error has changed.  Once
- * this has returned, the fn before it does not run and will not be called.  fn must not call it.
- */
-void spool_on_synced(struct spool *s, void (*fn)(void *arg), void *arg);
-
-/* ---- sealed batches; any thread ---- */
-
-/*
- * Reads a sealed batch's frames into memory that the caller frees.  Damaged stretches go to
- * corrupt/ with a spool_corrupt event, and the rest is returned; *sum tells what that is.
- * -ENOENT when the file is gone; -ENODATA when nothing of it is sound (the file was then moved
- * aside).
- */
-int spool_read(struct spool *s, uint64_t number, uint8_t **data, struct spool_summary *sum);
+/* Moves the whole file to corrupt/, with a spool_corrupt event. */
+void spool_set_aside(struct spool *s, uint64_t number);
 
 /* Deletes a batch's file, or keeps it as .stored where keep is true. */
 int spool_remove(struct spool *s, uint64_t number, bool keep);
 
-/* Deletes .stored files that were stored longer ago than keep_ms. */
-void spool_prune(struct spool *s, uint64_t keep_ms);
+/* ---- kept batches: the list of .stored files is in memory ---- */
+
+/* Bytes of .stored files.  Any thread. */
+uint64_t spool_kept_bytes(const struct spool *s);
+
+/* Deletes .stored files that were stored longer ago than keep_ms, at most `most` of them. */
+size_t spool_prune(struct spool *s, uint64_t keep_ms, size_t most);
 
 /*
- * Deletes .stored files, the lowest numbers first, until spool_bytes() is at most max or none is
- * left; returns how many.
+ * Deletes .stored files, the one that was stored first, first, until spool_bytes() is at most max
+ * or none is left; returns how many, at most `most`.
  */
-size_t spool_release(struct spool *s, uint64_t max);
+size_t spool_release(struct spool *s, uint64_t max, size_t most);
 
-/* Calls fn for each .stored batch (headers are read).  */
-int spool_kept(struct spool *s, spool_found_fn *fn, void *arg);
+/* The numbers of the .stored files of our own identity, in memory that the caller frees; sorted.
+ * -ENOMEM.  Any thread. */
+int spool_kept(struct spool *s, uint64_t **numbers, size_t *n);
 
-/* Makes a .stored file a .batch again: it must be stored once more. */
+/*
+ * Takes those of the sorted numbers that are kept off the list, so that nothing deletes them, and
+ * gives their headers, in rising order of numbers, in memory that the caller frees.  NULL and 0
+ * when there is none, or memory is short.  Any thread.
+ */
+struct spool_header *spool_kept_take(struct spool *s, const uint64_t *numbers, size_t n,
+				     size_t *ret);
+
+/* Makes the file of a batch that was taken off the list a .batch again. */
 int spool_unkeep(struct spool *s, uint64_t number);

@@ -2,21 +2,16 @@
  * spool_internal.h - what the parts of the spool share; nobody else includes it, but the tests
  * that have to make a disk fail.
  *
- *	spool.c          the directory: lock, identity, numbers; files while they grow
- *	spool_io.c     system calls: whole reads and writes, listing, small text files, corrupt/
- *	spool_sync.c     the syncer thread, and files whose fdatasync failed
+ *	spool.c          the directory: lock, identity, numbers
+ *	spool_grow.c     files while they grow
+ *	spool_sync.c     syncing, and files whose fdatasync failed
+ *	spool_io.c       system calls: whole reads and writes, listing, small text files, corrupt/
  *	spool_recover.c  files of earlier runs, damage, reading back
  *	spool_keep.c     the end of a batch's file: removing, keeping, pruning
  *	spool_reserve.c  room for a stop on a full disk
  *
- * Locks, each to be taken after those above it:
- *
- *	spool_file.lock  the descriptor, and writing to it.  The loop takes it, so it is held
- *	                 across slow disk work only while a failed file is being replaced
- *	spool.names      unlink and rename of batch files.  The loop takes it only where
- *	                 it removes files itself
- *	spool.lock       everything else; never held across a system call
- *	spool.notify     the callback, alone
+ * All of it belongs to the disk thread, but for what is atomic, and for the list of kept files,
+ * which has a lock of its own: the janitor reads it, and takes from it.
  */
 #pragma once
 
@@ -31,35 +26,36 @@
 /* So many numbers are reserved at a time; the next ones when half of them are used. */
 #define SPOOL_NUMBERS 65536
 
-#define SPOOL_RETRY_MS 1000 /* between tries at a disk that failed */
-
 #define SPOOL_BATCH ".batch"
 #define SPOOL_STORED ".stored"
 #define SPOOL_NEW ".batch.new" /* being made; it becomes, or replaces, the file of its number */
 
 struct spool_file {
 	struct spool *spool; /* borrowed */
-
-	/* under spool.lock */
-	struct spool_file *next;
-	unsigned refs;    /* the list's and the syncer's; the loop has it until it is closed */
-	bool closed;      /* sealed or given up: nothing will be appended */
-	bool removed;     /* its name is gone */
-	bool kept;        /* renamed to .stored */
-	uint64_t counted; /* its part of spool.bytes */
-
-	/* the syncer alone */
-	struct spool_file *sync_next;
-	uint64_t synced; /* the changes that have reached the disk */
-	bool named;      /* its name has, too */
-	bool failed;     /* fdatasync has failed: the file is not trusted */
-
-	_Atomic uint64_t changes; /* appends and the seal */
-
-	pthread_mutex_t lock;
+	struct spool_file *prev, *next;
 	int fd;
-	bool longer;                /* remains of a failed append may lie behind the end */
 	struct spool_header header; /* summary is kept current while the file grows */
+	bool longer;                /* remains of a failed append may lie behind the end */
+	bool closed;                /* sealed or given up: nothing will be appended */
+	bool removed;               /* its name is gone */
+	bool kept;                  /* renamed to .stored */
+	bool changed;               /* since it was synced */
+	bool named;                 /* its name has reached the disk */
+	bool failed;                /* fdatasync has failed: the file is not trusted */
+};
+
+/* A .stored file. */
+struct spool_kept {
+	struct spool_header header; /* what it holds */
+	uint64_t size;              /* of the file */
+	int64_t stored_ms; /* monotonic; below 0: before the machine was started, or nearly */
+};
+
+/* Those that were stored first come first. */
+struct spool_kept_list {
+	struct spool_kept *entries;
+	size_t first, end; /* the entries from first to end - 1 */
+	size_t room;
 };
 
 /* Replaces fdatasync() and fsync(), for tests.  Returns 0 or a negative errno. */
@@ -71,37 +67,19 @@ struct spool {
 	int lock_fd;
 	enum conf_sync sync;
 	char identity[UUID_TEXT];
-	pthread_t thread;
-	bool running;
 
 	_Atomic(spool_sync_hook *) hook; /* NULL: the real thing */
 	void *hook_arg;
 
 	_Atomic uint64_t bytes;
-	_Atomic uint64_t synced; /* ticket */
-	atomic_int sync_error;   /* errno */
+	_Atomic uint64_t kept_bytes;
+	_Atomic uint64_t next;    /* number */
+	_Atomic uint64_t limit;   /* numbers below it are reserved */
+	bool reserve_missing;     /* the disk did not have the room for it */
+	struct spool_file *files; /* those that are open */
 
-	pthread_mutex_t names;
-	uint64_t stored_since_us; /* no .stored file is older; 0 = unknown, UINT64_MAX = none */
-
-	pthread_mutex_t lock;
-	pthread_cond_t wake; /* of the syncer */
-	struct spool_file *files;
-	uint64_t requested;        /* the last ticket given out */
-	uint64_t retry_ms;         /* monotonic; a failed round waits until then, 0 = none failed */
-	uint64_t next;             /* number */
-	uint64_t limit;            /* numbers below it are reserved */
-	bool numbers_wanted;       /* the reserve is to be renewed */
-	uint64_t numbers_retry_ms; /* as retry_ms */
-	bool reserve_wanted;       /* the disk did not have the room for it */
-	uint64_t reserve_retry_ms; /* as retry_ms */
-	bool reap;                 /* a file that is open is closed and removed */
-	bool closed_unsynced;      /* sync = never: files were closed as they were */
-	bool stop;
-
-	pthread_mutex_t notify;
-	void (*on_synced)(void *arg);
-	void *on_synced_arg;
+	pthread_mutex_t kept_lock; /* never held across a system call */
+	struct spool_kept_list kept;
 };
 
 /* ---- spool_io.c; errors are negative errnos ---- */
@@ -160,31 +138,25 @@ void spool_path(const struct spool *s, const char *name, char buf[SPOOL_PATH_MAX
 /* The spool_corrupt event. */
 void spool_corrupt(const struct spool *s, const char *name, uint64_t lost_bytes, const char *error);
 
-/* The file of that number, if it is open; spool.lock is held. */
+/* Compares two uint64_t, for qsort() and bsearch(). */
+int spool_number_compare(const void *a, const void *b);
+
+/* ---- spool_grow.c ---- */
+
+/* The file of that number, if it is open. */
 struct spool_file *spool_file_find(struct spool *s, uint64_t number);
 
-/* Takes a file off the list; spool.lock is held.  The list's reference is then the caller's. */
-void spool_file_unlist(struct spool *s, struct spool_file *f);
-
-/* Gives a reference back; spool.lock is not held. */
-void spool_file_put(struct spool_file *f);
-
-/* Says that numbers from this one on are free; lasting. */
-int spool_put_sequence(const struct spool *s, uint64_t number);
+/* Closes it and frees it. */
+void spool_file_close(struct spool_file *f);
 
 /* Writes the summary over its place in the header. */
 int spool_write_summary(int fd, const struct spool_header *h);
 
 /* ---- spool_keep.c ---- */
 
-/* The batch's file of so many bytes has lost its name: it no longer counts.  names is held. */
+/* The batch's file of so many bytes has lost its name: it no longer counts. */
 void spool_name_gone(struct spool *s, uint64_t number, uint64_t size);
 
-/* ---- spool_reserve.c ---- */
-
-int spool_reserve_make(const struct spool *s);
-
-/* ---- spool_sync.c ---- */
-
-int syncer_start(struct spool *s);
-void syncer_stop(struct spool *s); /* after a last round, unless sync is never */
+/* At start: a .stored file with this header, or without a sound one (NULL). */
+int spool_kept_found(struct spool *s, uint64_t number, const struct spool_header *h);
+void spool_kept_sort(struct spool *s);

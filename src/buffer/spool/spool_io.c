@@ -213,14 +213,6 @@ io_get_header(const struct spool *s, const char *name, uint64_t number, struct s
 }
 
 static int
-by_number(const void *a, const void *b)
-{
-	const uint64_t *x = a, *y = b;
-
-	return *x < *y ? -1 : *x > *y;
-}
-
-static int
 list_add(uint64_t **list, size_t *n, uint64_t number)
 {
 	uint64_t *grown = *list;
@@ -270,7 +262,7 @@ io_list(const struct spool *s, const char *suffix, uint64_t **ret, size_t *n)
 		return r;
 	}
 	if (count)
-		qsort(list, count, sizeof(*list), by_number);
+		qsort(list, count, sizeof(*list), spool_number_compare);
 	*ret = list;
 	*n = count;
 	return 0;

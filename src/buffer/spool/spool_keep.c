@@ -1,37 +1,207 @@
+/*
+ * spool_keep.c - the end of a batch's file: it is removed, or kept for a while.
+ *
+ * The list of kept files is in memory, in the order in which they were stored, so that nothing has
+ * to look at the directory: pruning and giving way take from its front.  How old a file is
+ * goes by the monotonic clock, which nobody sets; only for files of an earlier run is the real
+ * clock asked, once, when the spool is opened.
+ */
 #include "buffer/spool/spool_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/crash_point.h"
 
-#define NO_STORED UINT64_MAX
+#define KEPT_FIRST 64 /* entries of a list that begins */
+
+/* ---- the list; kept_lock is held, but when the spool is opened ---- */
+
+static int
+kept_add(struct spool_kept_list *l, const struct spool_kept *k)
+{
+	if (l->end == l->room && l->first > l->room / 2) { /* half of it is free in front */
+		memmove(l->entries, l->entries + l->first, (l->end - l->first) * sizeof(*k));
+		l->end -= l->first;
+		l->first = 0;
+	}
+	if (l->end == l->room) {
+		size_t room = l->room ? l->room * 2 : KEPT_FIRST;
+		struct spool_kept *grown = reallocarray(l->entries, room, sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		l->entries = grown;
+		l->room = room;
+	}
+	l->entries[l->end++] = *k;
+	return 0;
+}
+
+static uint64_t
+age_us(const struct stat *st)
+{
+	uint64_t now = clock_real_us(), us;
+
+	if (st->st_mtim.tv_sec < 0)
+		return now;
+	us = (uint64_t)st->st_mtim.tv_sec * 1000000 + (uint64_t)st->st_mtim.tv_nsec / 1000;
+	return us < now ? now - us : 0; /* the clock was set back: its time counts from now */
+}
+
+int
+spool_kept_found(struct spool *s, uint64_t number, const struct spool_header *h)
+{
+	struct spool_kept k = {.header.number = number};
+	char name[SPOOL_NAME_MAX];
+	struct stat st;
+
+	spool_name_as(name, number, SPOOL_STORED);
+	if (fstatat(s->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+		return 0;
+	if (h)
+		k.header = *h;
+	k.size = (uint64_t)st.st_size;
+	k.stored_ms = (int64_t)clock_ms() - (int64_t)(age_us(&st) / 1000);
+	s->kept_bytes += k.size;
+	return kept_add(&s->kept, &k);
+}
+
+static int
+stored_first(const void *a, const void *b)
+{
+	const struct spool_kept *x = a, *y = b;
+
+	if (x->stored_ms != y->stored_ms)
+		return x->stored_ms < y->stored_ms ? -1 : 1;
+	return x->header.number < y->header.number ? -1 : 1;
+}
+
+void
+spool_kept_sort(struct spool *s)
+{
+	if (s->kept.end > s->kept.first)
+		qsort(s->kept.entries + s->kept.first, s->kept.end - s->kept.first,
+		      sizeof(*s->kept.entries), stored_first);
+}
+
+uint64_t
+spool_kept_bytes(const struct spool *s)
+{
+	return s->kept_bytes;
+}
+
+/* Can it be stored again, and under our identity? */
+static bool
+is_ours(const struct spool *s, const struct spool_kept *k)
+{
+	return k->header.sealed && k->header.summary.rows &&
+	       strcmp(k->header.collector, s->identity) == 0;
+}
+
+int
+spool_number_compare(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+int
+spool_kept(struct spool *s, uint64_t **ret, size_t *n)
+{
+	uint64_t *numbers = NULL;
+	size_t count;
+
+	*ret = NULL;
+	*n = 0;
+	(void)pthread_mutex_lock(&s->kept_lock);
+	count = s->kept.end - s->kept.first;
+	if (count)
+		numbers = reallocarray(NULL, count, sizeof(*numbers));
+	for (size_t i = s->kept.first; numbers && i < s->kept.end; i++)
+		if (is_ours(s, &s->kept.entries[i]))
+			numbers[(*n)++] = s->kept.entries[i].header.number;
+	(void)pthread_mutex_unlock(&s->kept_lock);
+	if (count && !numbers)
+		return -ENOMEM;
+	if (*n)
+		qsort(numbers, *n, sizeof(*numbers), spool_number_compare);
+	*ret = numbers;
+	return 0;
+}
+
+static int
+header_compare(const void *a, const void *b)
+{
+	const struct spool_header *x = a, *y = b;
+
+	return spool_number_compare(&x->number, &y->number);
+}
+
+/* Moves the headers of what is wanted to *out, and closes the gaps; kept_lock is held. */
+static size_t
+take_wanted(struct spool *s, const uint64_t *numbers, size_t n, struct spool_header *out)
+{
+	struct spool_kept_list *l = &s->kept;
+	size_t to = l->first, taken = 0;
+
+	for (size_t i = l->first; i < l->end; i++) {
+		const struct spool_kept *k = &l->entries[i];
+
+		if (taken < n && is_ours(s, k) &&
+		    bsearch(&k->header.number, numbers, n, sizeof(*numbers),
+			    spool_number_compare)) {
+			s->kept_bytes -= k->size;
+			out[taken++] = k->header;
+		} else {
+			l->entries[to++] = *k;
+		}
+	}
+	l->end = to;
+	return taken;
+}
+
+struct spool_header *
+spool_kept_take(struct spool *s, const uint64_t *numbers, size_t n, size_t *ret)
+{
+	struct spool_header *headers = n ? reallocarray(NULL, n, sizeof(*headers)) : NULL;
+
+	*ret = 0;
+	if (!headers)
+		return NULL;
+	(void)pthread_mutex_lock(&s->kept_lock);
+	*ret = take_wanted(s, numbers, n, headers);
+	(void)pthread_mutex_unlock(&s->kept_lock);
+	if (*ret == 0) {
+		free(headers);
+		return NULL;
+	}
+	qsort(headers, *ret, sizeof(*headers), header_compare);
+	return headers;
+}
+
+/* ---- files ---- */
 
 void
 spool_name_gone(struct spool *s, uint64_t number, uint64_t size)
 {
-	struct spool_file *f;
+	struct spool_file *f = spool_file_find(s, number);
 
-	(void)pthread_mutex_lock(&s->lock);
-	f = spool_file_find(s, number);
 	if (f) {
-		size = f->counted;
-		f->counted = 0;
+		size = f->removed ? 0 : f->header.summary.file_size;
 		f->removed = true;
-		s->reap |= f->closed;
-		if (s->retry_ms) /* perhaps it was the one that failed: try at once */
-			s->retry_ms = 1;
-		(void)pthread_cond_signal(&s->wake);
+		if (f->closed)
+			spool_file_close(f);
 	}
 	s->bytes -= size;
-	(void)pthread_mutex_unlock(&s->lock);
 }
 
-/* names is held. */
 static int
 delete_file(struct spool *s, uint64_t number, const char *suffix)
 {
@@ -46,12 +216,12 @@ delete_file(struct spool *s, uint64_t number, const char *suffix)
 	return 0;
 }
 
-/* A file changes between .batch and .stored; names is held. */
+/* A file changes between .batch and .stored. */
 static int
 rename_file(struct spool *s, uint64_t number, bool kept)
 {
 	char from[SPOOL_NAME_MAX], to[SPOOL_NAME_MAX];
-	struct spool_file *f;
+	struct spool_file *f = spool_file_find(s, number);
 	uint64_t replaced;
 
 	spool_name_as(from, number, kept ? SPOOL_BATCH : SPOOL_STORED);
@@ -59,36 +229,35 @@ rename_file(struct spool *s, uint64_t number, bool kept)
 	replaced = io_size(s, to);
 	if (renameat(s->fd, from, s->fd, to) < 0)
 		return -errno;
-	(void)pthread_mutex_lock(&s->lock);
-	f = spool_file_find(s, number);
 	if (f)
 		f->kept = kept;
 	s->bytes -= replaced;
-	(void)pthread_mutex_unlock(&s->lock);
 	return 0;
 }
 
-/* When a batch was stored is its file's time of modification: it outlasts the daemon. */
-static int
-touch(struct spool *s, const char *name)
-{
-	return utimensat(s->fd, name, NULL, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
-}
-
+/* The next start goes by the file's time of modification. */
 static int
 keep_file(struct spool *s, uint64_t number)
 {
+	struct spool_kept k = {.stored_ms = (int64_t)clock_ms()};
 	char name[SPOOL_NAME_MAX];
-	uint64_t now = clock_real_us();
 	int r;
 
 	spool_name(name, number);
-	r = touch(s, name);
+	r = io_get_header(s, name, number, &k.header, &k.size);
+	if (r == 0 && utimensat(s->fd, name, NULL, AT_SYMLINK_NOFOLLOW) < 0)
+		r = -errno;
 	if (r == 0)
 		r = rename_file(s, number, true);
-	if (r == 0 && s->stored_since_us > now)
-		s->stored_since_us = now;
-	return r;
+	if (r < 0)
+		return r;
+	(void)pthread_mutex_lock(&s->kept_lock);
+	r = kept_add(&s->kept, &k);
+	(void)pthread_mutex_unlock(&s->kept_lock);
+	if (r < 0) /* nobody would ever look for it: better without */
+		return delete_file(s, number, SPOOL_STORED);
+	s->kept_bytes += k.size;
+	return 0;
 }
 
 int
@@ -97,121 +266,61 @@ spool_remove(struct spool *s, uint64_t number, bool keep)
 	int r;
 
 	crash_point("before_unlink");
-	(void)pthread_mutex_lock(&s->names);
 	r = keep ? keep_file(s, number) : delete_file(s, number, SPOOL_BATCH);
-	(void)pthread_mutex_unlock(&s->names);
 	crash_point("after_unlink");
 	return r;
-}
-
-/* The time a .stored file was stored; one that is yet to come (the clock was set) is now. */
-static uint64_t
-stored_us(struct spool *s, uint64_t number, uint64_t now)
-{
-	char name[SPOOL_NAME_MAX];
-	struct stat st;
-	uint64_t us;
-
-	spool_name_as(name, number, SPOOL_STORED);
-	if (fstatat(s->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return now;
-	if (st.st_mtim.tv_sec < 0)
-		return 0;
-	us = (uint64_t)st.st_mtim.tv_sec * 1000000 + (uint64_t)st.st_mtim.tv_nsec / 1000;
-	if (us <= now)
-		return us;
-	(void)touch(s, name);
-	return now;
-}
-
-/* Deletes what is old enough; returns when the oldest of the others was stored. */
-static uint64_t
-prune_files(struct spool *s, uint64_t now, uint64_t keep_us)
-{
-	uint64_t since = NO_STORED;
-	uint64_t *numbers;
-	size_t n;
-
-	if (io_list(s, SPOOL_STORED, &numbers, &n) < 0)
-		return 0;
-	for (size_t i = 0; i < n; i++) {
-		uint64_t us = stored_us(s, numbers[i], now);
-
-		if (now - us >= keep_us && delete_file(s, numbers[i], SPOOL_STORED) == 0)
-			continue;
-		if (us < since)
-			since = us;
-	}
-	free(numbers);
-	return since;
-}
-
-void
-spool_prune(struct spool *s, uint64_t keep_ms)
-{
-	uint64_t keep_us = keep_ms > UINT64_MAX / 1000 ? UINT64_MAX : keep_ms * 1000;
-	uint64_t now;
-
-	(void)pthread_mutex_lock(&s->names);
-	now = clock_real_us();
-	/* mostly it is known that there is nothing to do, without a look at the directory */
-	if (s->stored_since_us != NO_STORED &&
-	    (s->stored_since_us > now || now - s->stored_since_us >= keep_us))
-		s->stored_since_us = prune_files(s, now, keep_us);
-	(void)pthread_mutex_unlock(&s->names);
-}
-
-size_t
-spool_release(struct spool *s, uint64_t max)
-{
-	uint64_t *numbers;
-	size_t n, done = 0;
-
-	(void)pthread_mutex_lock(&s->names);
-	if (s->stored_since_us == NO_STORED || io_list(s, SPOOL_STORED, &numbers, &n) < 0) {
-		(void)pthread_mutex_unlock(&s->names);
-		return 0;
-	}
-	for (size_t i = 0; i < n && s->bytes > max; i++)
-		if (delete_file(s, numbers[i], SPOOL_STORED) == 0)
-			done++;
-	if (done == n) /* who is full asks often: without a look at the directory from now on */
-		s->stored_since_us = NO_STORED;
-	free(numbers);
-	(void)pthread_mutex_unlock(&s->names);
-	return done;
-}
-
-int
-spool_kept(struct spool *s, spool_found_fn *fn, void *arg)
-{
-	uint64_t *numbers;
-	size_t n;
-	int r = io_list(s, SPOOL_STORED, &numbers, &n);
-
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < n; i++) {
-		char name[SPOOL_NAME_MAX];
-		struct spool_header h;
-		uint64_t size;
-
-		spool_name_as(name, numbers[i], SPOOL_STORED);
-		r = io_get_header(s, name, numbers[i], &h, &size);
-		if (r == 0 && h.sealed && h.summary.rows)
-			fn(arg, &h);
-	}
-	free(numbers);
-	return 0;
 }
 
 int
 spool_unkeep(struct spool *s, uint64_t number)
 {
-	int r;
+	return rename_file(s, number, false);
+}
 
-	(void)pthread_mutex_lock(&s->names);
-	r = rename_file(s, number, false);
-	(void)pthread_mutex_unlock(&s->names);
-	return r;
+/* ---- pruning, giving way ---- */
+
+/*
+ * Takes the first entry off the list if it was stored before an instant, and deletes its file.  One
+ * that cannot be deleted is the next start's business.
+ */
+static bool
+delete_first(struct spool *s, int64_t before_ms)
+{
+	struct spool_kept k;
+	bool found;
+
+	(void)pthread_mutex_lock(&s->kept_lock);
+	found =
+	    s->kept.first < s->kept.end && s->kept.entries[s->kept.first].stored_ms <= before_ms;
+	if (found)
+		k = s->kept.entries[s->kept.first++];
+	(void)pthread_mutex_unlock(&s->kept_lock);
+	if (!found)
+		return false;
+	s->kept_bytes -= k.size;
+	(void)delete_file(s, k.header.number, SPOOL_STORED);
+	return true;
+}
+
+size_t
+spool_prune(struct spool *s, uint64_t keep_ms, size_t most)
+{
+	int64_t now_ms = (int64_t)clock_ms();
+	size_t n = 0;
+
+	if (keep_ms > INT64_MAX / 2)
+		return 0;
+	while (n < most && delete_first(s, now_ms - (int64_t)keep_ms))
+		n++;
+	return n;
+}
+
+size_t
+spool_release(struct spool *s, uint64_t max, size_t most)
+{
+	size_t n = 0;
+
+	while (n < most && s->bytes > max && delete_first(s, INT64_MAX))
+		n++;
+	return n;
 }

@@ -183,7 +183,7 @@ same_file(const struct spool *s, const char *name, int fd)
 	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-/* Replaces the file by one that holds the sound blocks alone; names is held. */
+/* Replaces the file by one that holds the sound blocks alone. */
 static int
 replace_file(struct spool *s, const char *name, int old, struct scan *sc)
 {
@@ -361,36 +361,6 @@ spool_recover(struct spool *s, spool_found_fn *found, void *arg)
 
 /* ---- reading back ---- */
 
-/* Nothing sound was left of it. */
-static void
-read_nothing(struct spool *s, uint64_t number, const char *name, uint64_t size)
-{
-	(void)pthread_mutex_lock(&s->names);
-	move_aside(s, name, size, "holds no sound block");
-	if (io_size(s, name) == 0)
-		spool_name_gone(s, number, size);
-	(void)pthread_mutex_unlock(&s->names);
-}
-
-/* Keeps what was damaged, and cleans the file, so that another read finds nothing new. */
-static void
-read_damaged(struct spool *s, uint64_t number, const char *name, int fd, struct scan *sc)
-{
-	uint64_t before;
-	bool open;
-
-	(void)pthread_mutex_lock(&s->names);
-	(void)pthread_mutex_lock(&s->lock);
-	open = spool_file_find(s, number) != NULL;
-	(void)pthread_mutex_unlock(&s->lock);
-	before = io_size(s, name);
-	if (save_damage(s, name, fd, sc) && !open) {
-		(void)replace_file(s, name, fd, sc);
-		s->bytes += io_size(s, name) - before;
-	}
-	(void)pthread_mutex_unlock(&s->names);
-}
-
 /* Drops the headers of the blocks, which are known to be sound. */
 static void
 strip_blocks(struct scan *sc)
@@ -406,31 +376,75 @@ strip_blocks(struct scan *sc)
 	}
 }
 
-int
-spool_read(struct spool *s, uint64_t number, uint8_t **data, struct spool_summary *sum)
+/* Reads and judges the file of a batch.  The caller frees sc->data, and closes *fd. */
+static int
+scan_batch(const struct spool *s, uint64_t number, struct scan *sc, int *fd)
 {
 	char name[SPOOL_NAME_MAX];
-	struct scan sc;
 	uint64_t size;
-	int fd, r;
+	int r;
+
+	sc->data = NULL;
+	spool_name(name, number);
+	*fd = io_open(s, name, O_RDONLY, &size);
+	if (*fd < 0)
+		return *fd;
+	r = scan_file(s, number, *fd, size, sc);
+	if (r == -EBADMSG || (r == 0 && sc->header.summary.rows == 0))
+		return -ENODATA;
+	return r;
+}
+
+int
+spool_read(const struct spool *s, uint64_t number, uint8_t **data, struct spool_summary *sum,
+	   bool *damaged)
+{
+	struct scan sc;
+	int fd, r = scan_batch(s, number, &sc, &fd);
+
+	if (fd >= 0)
+		(void)close(fd);
+	*damaged = r == -ENODATA || (r == 0 && sc.why);
+	if (r < 0) {
+		free(sc.data);
+		return r;
+	}
+	strip_blocks(&sc);
+	*data = sc.data;
+	*sum = sc.header.summary;
+	return 0;
+}
+
+void
+spool_repair(struct spool *s, uint64_t number)
+{
+	struct spool_file *f = spool_file_find(s, number);
+	char name[SPOOL_NAME_MAX];
+	struct scan sc;
+	int fd, r = scan_batch(s, number, &sc, &fd);
 
 	spool_name(name, number);
-	fd = io_open(s, name, O_RDONLY, &size);
-	if (fd < 0)
-		return fd;
-	r = scan_file(s, number, fd, size, &sc);
-	if (r == -EBADMSG || (r == 0 && sc.header.summary.rows == 0)) {
-		read_nothing(s, number, name, size);
-		r = -ENODATA;
-	} else if (r == 0) {
-		if (sc.why)
-			read_damaged(s, number, name, fd, &sc);
-		strip_blocks(&sc);
-		*data = sc.data;
-		*sum = sc.header.summary;
+	/* one that is not synced yet keeps its file, which the spool will close */
+	if (r == 0 && sc.why && save_damage(s, name, fd, &sc) && !f) {
+		uint64_t before = io_size(s, name);
+
+		(void)replace_file(s, name, fd, &sc);
+		s->bytes += io_size(s, name) - before;
 	}
-	if (r < 0)
-		free(sc.data);
-	(void)close(fd);
-	return r;
+	free(sc.data);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+void
+spool_set_aside(struct spool *s, uint64_t number)
+{
+	char name[SPOOL_NAME_MAX];
+	uint64_t size;
+
+	spool_name(name, number);
+	size = io_size(s, name);
+	move_aside(s, name, size, "holds no sound block");
+	if (io_size(s, name) == 0)
+		spool_name_gone(s, number, size);
 }

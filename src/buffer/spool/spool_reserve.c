@@ -7,7 +7,7 @@
 
 #define RESERVE "reserve"
 
-/* Trying in vain takes the last blocks for a moment, which the loop may need just then. */
+/* Trying in vain takes the last blocks for a moment, which a batch may need just then. */
 static bool
 has_room(const struct spool *s)
 {
@@ -17,8 +17,8 @@ has_room(const struct spool *s)
 	       (uint64_t)st.f_bavail * st.f_frsize >= 2 * (uint64_t)SPOOL_RESERVE;
 }
 
-int
-spool_reserve_make(const struct spool *s)
+static int
+make(const struct spool *s)
 {
 	int fd = openat(s->fd, RESERVE, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
 	int r;
@@ -37,11 +37,24 @@ spool_reserve_make(const struct spool *s)
 	return r;
 }
 
+int
+spool_reserve_make(struct spool *s)
+{
+	int r = make(s);
+
+	s->reserve_missing = r < 0;
+	return r;
+}
+
+bool
+spool_reserve_missing(const struct spool *s)
+{
+	return s->reserve_missing;
+}
+
 bool
 spool_reserve_use(struct spool *s)
 {
-	(void)pthread_mutex_lock(&s->lock);
-	s->reserve_wanted = false;
-	(void)pthread_mutex_unlock(&s->lock);
+	s->reserve_missing = false; /* it is not to be made again */
 	return unlinkat(s->fd, RESERVE, 0) == 0;
 }

@@ -1,12 +1,10 @@
 /*
- * spool_waiter.h - for tests of the spool: waiting for tickets, and a disk that fails or waits when
- * it is told to.
+ * spool_disk.h - for tests of the spool: a disk whose syncs fail, or wait, when they are told to.
  */
 #pragma once
 
 #include <pthread.h>
 
-#include "buffer/spool/spool_internal.h"
 #include "spool_dir.h"
 
 /* For other threads than the test's own: Check's assertions are not theirs to use. */
@@ -15,64 +13,6 @@
 		if (!(condition)) \
 			abort();  \
 	} while (0)
-
-/* ---- waiting for tickets ---- */
-
-struct waiter {
-	pthread_mutex_t mutex;
-	pthread_cond_t cond;
-	unsigned calls;
-};
-
-static struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-
-static inline void
-synced(void *arg)
-{
-	struct waiter *w = arg;
-
-	(void)pthread_mutex_lock(&w->mutex);
-	w->calls++;
-	(void)pthread_cond_broadcast(&w->cond);
-	(void)pthread_mutex_unlock(&w->mutex);
-}
-
-static inline struct spool *
-open_waiting(enum conf_sync sync)
-{
-	struct spool *s = spool_must_open(sync);
-
-	spool_on_synced(s, synced, &waiter);
-	return s;
-}
-
-static inline void
-await_ticket(struct spool *s, uint64_t ticket)
-{
-	(void)pthread_mutex_lock(&waiter.mutex);
-	while (spool_synced(s, NULL) < ticket)
-		(void)pthread_cond_wait(&waiter.cond, &waiter.mutex);
-	(void)pthread_mutex_unlock(&waiter.mutex);
-}
-
-static inline void
-await_error(struct spool *s, int error)
-{
-	int now = 0;
-
-	(void)pthread_mutex_lock(&waiter.mutex);
-	while ((void)spool_synced(s, &now), now != error)
-		(void)pthread_cond_wait(&waiter.cond, &waiter.mutex);
-	(void)pthread_mutex_unlock(&waiter.mutex);
-}
-
-static inline void
-sync_now(struct spool *s)
-{
-	await_ticket(s, spool_sync(s));
-}
-
-/* ---- a disk that can be made to fail, or to wait ---- */
 
 struct disk {
 	pthread_mutex_t mutex;

@@ -1,0 +1,437 @@
+/* disk.c - what others hand over to the disk thread, and what they hear of it. */
+#include "buffer/spool/disk.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "buffer/spool/disk_internal.h"
+
+/* ---- jobs; the lock is held ---- */
+
+void
+disk_jobs_init(struct disk_jobs *jobs)
+{
+	jobs->head = NULL;
+	jobs->tail = &jobs->head;
+	jobs->n = 0;
+}
+
+void
+disk_jobs_add(struct disk_jobs *jobs, struct disk_job *job)
+{
+	job->next = NULL;
+	*jobs->tail = job;
+	jobs->tail = &job->next;
+	jobs->n++;
+}
+
+struct disk_job *
+disk_jobs_take(struct disk_jobs *jobs)
+{
+	struct disk_job *job = jobs->head;
+
+	if (!job)
+		return NULL;
+	jobs->head = job->next;
+	if (!jobs->head)
+		jobs->tail = &jobs->head;
+	jobs->n--;
+	return job;
+}
+
+void
+disk_file_unref(struct disk_file *f)
+{
+	if (--f->refs == 0)
+		free(f);
+}
+
+void
+disk_job_free(struct disk_job *job)
+{
+	if (job->file)
+		disk_file_unref(job->file);
+	slab_unref(job->slab);
+	free(job->headers);
+	free(job);
+}
+
+static void
+jobs_free(struct disk_jobs *jobs)
+{
+	struct disk_job *job;
+
+	while ((job = disk_jobs_take(jobs)))
+		disk_job_free(job);
+}
+
+/* Has the thread look again, if it is not on its way anyway. */
+static void
+poke(struct disk *d)
+{
+	if (d->waiting)
+		(void)pthread_cond_signal(&d->wake);
+}
+
+/* Takes a reference of f (NULL: none). */
+static int
+hand_over(struct disk *d, struct disk_jobs *jobs, enum disk_task task, struct disk_file *f,
+	  uint64_t number)
+{
+	struct disk_job *job = calloc(1, sizeof(*job));
+
+	if (!job)
+		return -ENOMEM;
+	job->task = task;
+	job->number = number;
+	job->file = f;
+	(void)pthread_mutex_lock(&d->lock);
+	if (f)
+		f->refs++;
+	disk_jobs_add(jobs, job);
+	poke(d);
+	(void)pthread_mutex_unlock(&d->lock);
+	return 0;
+}
+
+/* ---- start and stop ---- */
+
+static void
+init_locks(struct disk *d)
+{
+	pthread_condattr_t attr;
+
+	(void)pthread_mutex_init(&d->lock, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&d->wake, &attr);
+	(void)pthread_cond_init(&d->ended, &attr);
+	(void)pthread_condattr_destroy(&attr);
+}
+
+int
+disk_start(struct spool *s, enum conf_sync sync, void (*news)(void *arg), void *arg,
+	   struct disk **ret)
+{
+	struct disk *d = calloc(1, sizeof(*d));
+	sigset_t all, old;
+	int r;
+
+	if (!d)
+		return -ENOMEM;
+	d->spool = s;
+	d->sync = sync;
+	d->news = news;
+	d->news_arg = arg;
+	d->max_bytes = UINT64_MAX;
+	d->removing_floor = d->stuck_floor = UINT64_MAX;
+	disk_jobs_init(&d->writes);
+	disk_jobs_init(&d->errands);
+	disk_jobs_init(&d->unkeeps);
+	disk_jobs_init(&d->unkept);
+	init_locks(d);
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&d->thread, NULL, disk_thread, d);
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (r) {
+		d->over = true;
+		disk_free(d);
+		return -r;
+	}
+	d->started = true;
+	*ret = d;
+	return 0;
+}
+
+bool
+disk_stop(struct disk *d, uint64_t ms)
+{
+	uint64_t until_ms = clock_ms() + ms;
+	const struct timespec until = clock_timespec(until_ms);
+	bool over;
+
+	(void)pthread_mutex_lock(&d->lock);
+	d->stop = true;
+	(void)pthread_cond_signal(&d->wake);
+	while (!d->over && clock_ms() < until_ms)
+		(void)pthread_cond_timedwait(&d->ended, &d->lock, &until);
+	over = d->over;
+	(void)pthread_mutex_unlock(&d->lock);
+	return over;
+}
+
+void
+disk_free(struct disk *d)
+{
+	if (!d)
+		return;
+	if (d->started)
+		(void)pthread_join(d->thread, NULL);
+	jobs_free(&d->writes);
+	jobs_free(&d->errands);
+	jobs_free(&d->unkeeps);
+	jobs_free(&d->unkept);
+	(void)pthread_cond_destroy(&d->ended);
+	(void)pthread_cond_destroy(&d->wake);
+	(void)pthread_mutex_destroy(&d->lock);
+	free(d);
+}
+
+/* ---- writes ---- */
+
+uint64_t
+disk_number(struct disk *d)
+{
+	uint64_t number = spool_number(d->spool);
+
+	if (!spool_numbers_low(d->spool))
+		return number;
+	(void)pthread_mutex_lock(&d->lock);
+	poke(d);
+	(void)pthread_mutex_unlock(&d->lock);
+	return number;
+}
+
+struct disk_file *
+disk_create(struct disk *d, uint64_t number, uint64_t created_us)
+{
+	struct disk_file *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->disk = d;
+	f->number = number;
+	f->created_us = created_us;
+	f->refs = 1;
+	return f;
+}
+
+/*
+ * The last job, if these frames continue what it is to write.  A job that the thread has taken is
+ * not in the list any more.  The slab may be another one: it holds a copy of what the old one
+ * held.
+ */
+static struct disk_job *
+job_to_lengthen(const struct disk *d, const struct disk_file *f, size_t offset, size_t len)
+{
+	struct disk_job *job = d->last_write;
+
+	if (!job || job->file != f || job->offset + job->len != offset ||
+	    job->len + len > DISK_BLOCK_BYTES)
+		return NULL;
+	return job;
+}
+
+static void
+lengthen(struct disk_job *job, struct slab *slab, size_t len, const struct batch_part *part)
+{
+	if (job->slab != slab) {
+		slab_unref(job->slab);
+		job->slab = slab_ref(slab);
+	}
+	job->len += len;
+	batch_part_add(&job->part, part);
+}
+
+static int
+add_write(struct disk *d, struct disk_file *f, struct slab *slab, size_t offset, size_t len,
+	  const struct batch_part *part)
+{
+	struct disk_job *job = calloc(1, sizeof(*job));
+
+	if (!job)
+		return -ENOMEM;
+	job->task = DISK_WRITE;
+	job->number = f->number;
+	job->file = f;
+	job->slab = slab_ref(slab);
+	job->offset = offset;
+	job->len = len;
+	job->part = *part;
+	f->refs++;
+	disk_jobs_add(&d->writes, job);
+	d->last_write = job;
+	return 1;
+}
+
+int
+disk_append(struct disk_file *f, struct slab *slab, size_t offset, size_t len,
+	    const struct batch_part *part)
+{
+	struct disk *d = f->disk;
+	struct disk_job *job;
+	int r = 0;
+
+	(void)pthread_mutex_lock(&d->lock);
+	job = job_to_lengthen(d, f, offset, len);
+	if (job)
+		lengthen(job, slab, len, part);
+	else
+		r = add_write(d, f, slab, offset, len, part);
+	if (r >= 0) {
+		d->appended += len;
+		d->pending += len;
+		d->unsafe += part->rows;
+		f->unsafe += part->rows;
+		poke(d);
+	}
+	(void)pthread_mutex_unlock(&d->lock);
+	return r;
+}
+
+int
+disk_seal(struct disk_file *f)
+{
+	return hand_over(f->disk, &f->disk->writes, DISK_SEAL, f, f->number);
+}
+
+void
+disk_release(struct disk_file *f)
+{
+	struct disk *d = f ? f->disk : NULL;
+
+	if (!f)
+		return;
+	(void)pthread_mutex_lock(&d->lock);
+	disk_file_unref(f);
+	(void)pthread_mutex_unlock(&d->lock);
+}
+
+void
+disk_sync(struct disk *d)
+{
+	(void)pthread_mutex_lock(&d->lock);
+	if (d->sync_wanted < d->appended) {
+		d->sync_wanted = d->appended;
+		poke(d);
+	}
+	(void)pthread_mutex_unlock(&d->lock);
+}
+
+/* ---- errands ---- */
+
+void
+disk_remove(struct disk *d, struct disk_file *f, uint64_t number, bool keep)
+{
+	struct disk_jobs *jobs = f && keep ? &d->writes : &d->errands;
+
+	(void)pthread_mutex_lock(&d->lock);
+	if (f && keep) {
+		f->to_keep = true;
+	} else if (f) {
+		f->removed = true;
+		d->unsafe -= f->unsafe;
+		f->unsafe = 0;
+	}
+	d->removing++;
+	if (number < d->removing_floor)
+		d->removing_floor = number;
+	(void)pthread_mutex_unlock(&d->lock);
+	if (hand_over(d, jobs, keep ? DISK_KEEP : DISK_REMOVE, f, number) < 0) {
+		(void)pthread_mutex_lock(&d->lock);
+		d->removing--; /* it stays, and the next start finds it in the ledger */
+		if (number < d->stuck_floor)
+			d->stuck_floor = number;
+		(void)pthread_mutex_unlock(&d->lock);
+	}
+	disk_release(f);
+}
+
+void
+disk_set_limits(struct disk *d, uint64_t keep_ms, uint64_t max_bytes)
+{
+	(void)pthread_mutex_lock(&d->lock);
+	d->keep_ms = keep_ms;
+	d->max_bytes = max_bytes;
+	d->upkeep_ms = 0;
+	poke(d);
+	(void)pthread_mutex_unlock(&d->lock);
+}
+
+void
+disk_use_reserve(struct disk *d)
+{
+	(void)pthread_mutex_lock(&d->lock);
+	d->use_reserve = true;
+	poke(d);
+	(void)pthread_mutex_unlock(&d->lock);
+}
+
+void
+disk_repair(struct disk *d, uint64_t number, bool all)
+{
+	/* without memory for the job, the next one who reads the file finds the damage again */
+	(void)hand_over(d, &d->errands, all ? DISK_SET_ASIDE : DISK_REPAIR, NULL, number);
+}
+
+int
+disk_unkeep(struct disk *d, struct spool_header *headers, size_t n)
+{
+	struct disk_job *job = calloc(1, sizeof(*job));
+
+	if (!job) {
+		free(headers);
+		return -ENOMEM;
+	}
+	job->task = DISK_UNKEEP;
+	job->headers = headers;
+	job->n = n;
+	(void)pthread_mutex_lock(&d->lock);
+	disk_jobs_add(&d->unkeeps, job);
+	poke(d);
+	(void)pthread_mutex_unlock(&d->lock);
+	return 0;
+}
+
+/* ---- what has been done ---- */
+
+void
+disk_progress(struct disk *d, struct disk_progress *ret)
+{
+	(void)pthread_mutex_lock(&d->lock);
+	*ret = (struct disk_progress){
+	    .written = d->written,
+	    .synced = d->sync == CONF_SYNC_NEVER ? d->written : d->synced,
+	    .sealed = d->sealed,
+	    .pending = d->pending,
+	    .unsafe = d->unsafe,
+	    .removing = d->removing,
+	    .error = d->error,
+	    .call = d->call,
+	    .call_ms = d->call ? clock_ms() - d->call_since_ms : 0,
+	};
+	(void)pthread_mutex_unlock(&d->lock);
+}
+
+size_t
+disk_take_unkept(struct disk *d, struct spool_header *out, size_t max)
+{
+	size_t n = 0;
+
+	(void)pthread_mutex_lock(&d->lock);
+	while (d->unkept.head && n < max) {
+		struct disk_job *job = d->unkept.head;
+
+		while (n < max && job->taken < job->done)
+			out[n++] = job->headers[job->taken++];
+		if (job->taken < job->n)
+			break; /* all there is for now */
+		disk_job_free(disk_jobs_take(&d->unkept));
+	}
+	(void)pthread_mutex_unlock(&d->lock);
+	return n;
+}
+
+uint64_t
+disk_floor(struct disk *d)
+{
+	uint64_t floor;
+
+	(void)pthread_mutex_lock(&d->lock);
+	floor = d->removing_floor < d->stuck_floor ? d->removing_floor : d->stuck_floor;
+	(void)pthread_mutex_unlock(&d->lock);
+	return floor;
+}
