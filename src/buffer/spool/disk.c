@@ -125,7 +125,7 @@ disk_start(struct spool *s, enum conf_sync sync, void (*news)(void *arg), void *
 	d->sync = sync;
 	d->news = news;
 	d->news_arg = arg;
-	d->max_bytes = UINT64_MAX;
+	d->keep_ms = d->max_bytes = UINT64_MAX; /* until disk_set_limits() */
 	d->removing_floor = d->stuck_floor = UINT64_MAX;
 	disk_jobs_init(&d->writes);
 	disk_jobs_init(&d->errands);
