@@ -119,8 +119,9 @@ def test_cat_prints_every_metric(metric_spool, new_collector):
     )
     frames += wire.frame("last", 1, wire.TIME_MAX)
     collector = new_collector(database__uri=nowhere(), buffer__sync="never").start()
-    collector.send(frames)
-    collector.wait_statistics(buffered=len(names) * len(numbers) + 1)
+    with collector.sender() as sender:
+        sender.send(frames)
+        assert sender.sync(1) == 0
     collector.kill9()
     result = metric_spool("-c", collector.conf_path, "cat")
     assert (result.returncode, result.stderr) == (0, "")

@@ -54,8 +54,10 @@ def test_fresh_metrics_pass_the_backlog(new_collector, own_cluster, gate, how, r
         database__connections=1,
     )
     collector = new_collector(**settings).start()
-    collector.send(series("backlog", ROWS))
-    collector.wait_statistics(buffered=ROWS)
+    with collector.sender() as sender:
+        sender.send(series("backlog", ROWS))
+        assert sender.sync(1) == 0
+    assert collector.statistics()["buffered"] == ROWS
     if restarted:
         collector.kill9()
         collector = new_collector(**settings).start()

@@ -49,7 +49,7 @@ await_idle(void)
 {
 	struct disk_progress p = progress();
 
-	while (p.call || (p.pending && !p.error) || p.removing) {
+	while (p.call || (p.jobs && !p.error) || p.removing) {
 		(void)usleep(100);
 		p = progress();
 	}
@@ -164,7 +164,7 @@ START_TEST(nobody_waits_for_a_disk_that_hangs)
 	other = new_source();
 	ck_assert_int_eq(feed(&other, 1), 1);
 	disk_sync(thread);
-	disk_remove(thread, NULL, 12345, false);
+	disk_remove(thread, NULL, 12345);
 	disk_set_limits(thread, 1, 1);
 	disk_repair(thread, 12345, false);
 	ck_assert_uint_eq(progress().written, first);
@@ -243,7 +243,7 @@ START_TEST(a_write_that_is_refused_stays_the_first)
 	ck_assert_int_eq(progress().error, -EEXIST);
 	ck_assert_uint_eq(progress().unsafe, 7);
 	ck_assert(!exists(batch_path(b.number))); /* it does not overtake */
-	disk_remove(thread, NULL, stored, false); /* this one does: it may be what makes room */
+	disk_remove(thread, NULL, stored);        /* this one does: it may be what makes room */
 	(void)await_idle();
 	ck_assert(!exists(batch_path(stored)));
 	stand_in_the_way(a.number, false);
@@ -291,7 +291,7 @@ START_TEST(what_a_removed_batch_had_to_write_is_left_out)
 	(void)feed(&a, 5);
 	ck_assert_int_eq(disk_seal(a.file), 0);
 	ck_assert_uint_eq(progress().unsafe, 5);
-	disk_remove(thread, a.file, a.number, false);
+	disk_remove(thread, a.file, a.number);
 	a.file = NULL;
 	ck_assert_uint_eq(progress().unsafe, 0);
 	ck_assert_uint_eq(disk_floor(thread), a.number);
@@ -320,57 +320,12 @@ START_TEST(a_batch_may_be_removed_while_it_is_written)
 	ck_assert(exists(batch_path(a.number)));
 	if (_i)
 		ck_assert_int_eq(disk_seal(a.file), 0);
-	disk_remove(thread, a.file, a.number, false);
+	disk_remove(thread, a.file, a.number);
 	a.file = NULL;
 	(void)await_idle();
 	ck_assert(!exists(batch_path(a.number)));
 	ck_assert_uint_eq(spool_bytes(spool), 0);
 	end_source(&a);
-	stop();
-}
-END_TEST
-
-START_TEST(a_batch_to_be_kept_is_written_first)
-{
-	struct source a;
-	uint64_t kept = 0;
-
-	start(CONF_SYNC_ALWAYS);
-	a = new_source();
-	(void)feed(&a, 5);
-	ck_assert_int_eq(disk_seal(a.file), 0);
-	disk_remove(thread, a.file, a.number, true);
-	a.file = NULL;
-	(void)await_idle();
-	ck_assert_uint_eq(count_kept(spool, &kept, NULL), 1);
-	ck_assert_uint_eq(kept, a.number);
-	end_source(&a);
-	stop();
-}
-END_TEST
-
-/* It is insurance: it holds nobody up. */
-START_TEST(a_batch_to_be_kept_that_the_disk_refuses_is_not_kept)
-{
-	struct source a, b;
-
-	start(CONF_SYNC_ALWAYS);
-	a = new_source();
-	stand_in_the_way(a.number, true);
-	(void)feed(&a, 5);
-	ck_assert_int_eq(disk_seal(a.file), 0);
-	disk_remove(thread, a.file, a.number, true);
-	a.file = NULL;
-	b = new_source();
-	(void)feed(&b, 3);
-	ck_assert_int_eq(disk_seal(b.file), 0);
-	while (progress().sealed < 2)
-		(void)usleep(100);
-	ck_assert_uint_eq(await_idle().unsafe, 0);
-	ck_assert_uint_eq(count_kept(spool, NULL, NULL), 0);
-	assert_holds(spool, b.number, 0, 3);
-	end_source(&a);
-	end_source(&b);
 	stop();
 }
 END_TEST
@@ -386,8 +341,8 @@ keep_one(void)
 
 	(void)feed(&a, 1);
 	ck_assert_int_eq(disk_seal(a.file), 0);
-	disk_remove(thread, a.file, a.number, true);
-	a.file = NULL;
+	(void)await_idle();
+	disk_keep(thread, a.number);
 	end_source(&a);
 	return a.number;
 }
@@ -563,8 +518,10 @@ START_TEST(loop_disk_thread_and_writers_get_along)
 		(void)pthread_join(threads[i], NULL);
 	await_synced(position);
 	for (unsigned b = 0; b < CROWD; b++)
-		if (b % 3)
-			disk_remove(thread, NULL, crowd[b], b % 3 == 2);
+		if (b % 3 == 1)
+			disk_remove(thread, NULL, crowd[b]);
+		else if (b % 3)
+			disk_keep(thread, crowd[b]);
 	(void)await_idle();
 	ck_assert_uint_eq(count_kept(spool, NULL, NULL), CROWD / 3);
 	ck_assert_uint_eq(spool_bytes(spool), bytes_on_disk());
@@ -588,8 +545,6 @@ suite(void)
 	tcase_add_test(tc, a_stop_does_not_wait_for_a_disk_that_refuses);
 	tcase_add_test(tc, what_a_removed_batch_had_to_write_is_left_out);
 	tcase_add_loop_test(tc, a_batch_may_be_removed_while_it_is_written, 0, 2);
-	tcase_add_test(tc, a_batch_to_be_kept_is_written_first);
-	tcase_add_test(tc, a_batch_to_be_kept_that_the_disk_refuses_is_not_kept);
 	tcase_add_test(tc, kept_batches_come_back_in_slices);
 	tcase_add_test(tc, kept_batches_go_by_themselves);
 	tcase_add_test(tc, numbers_are_reserved_ahead);

@@ -121,8 +121,9 @@ await_disk(void)
 
 	do {
 		(void)usleep(100);
+		queue_collect(queue);
 		disk_progress(queue->disk, &p);
-	} while (p.call || (!p.error && (p.pending || p.sealed < queue->seals)) || p.removing);
+	} while (p.call || (p.jobs && !p.error) || p.removing || !STAILQ_EMPTY(&queue->early));
 	queue_collect(queue);
 }
 

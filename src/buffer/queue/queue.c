@@ -138,6 +138,7 @@ queue_alloc(void)
 	TAILQ_INIT(&q->waits_level2);
 	TAILQ_INIT(&q->wanted);
 	STAILQ_INIT(&q->done);
+	STAILQ_INIT(&q->early);
 	q->open_number = UINT64_MAX;
 	q->open_us = UINT64_MAX;
 	q->unkeeping_us = UINT64_MAX;
@@ -211,30 +212,18 @@ queue_collector(const struct queue *q)
 
 /* ---- the end of a batch ---- */
 
-/*
- * Is its file to be kept?  Where the disk has not got all of it yet, only if it will soon: what is
- * stored already must not take memory because the disk is slow.
- */
-static bool
-is_kept(struct queue *q, const struct batch *b, bool ok)
-{
-	struct disk_progress p;
-
-	if (!ok || q->limits.keep_ms == 0)
-		return false;
-	disk_progress(q->disk, &p);
-	return b->on_disk || (p.error == 0 && p.pending <= DISK_BLOCK_BYTES);
-}
-
 static void
-remove_file(struct queue *q, struct batch *b, bool ok)
+end_file(struct queue *q, struct batch *b, bool ok)
 {
 	q->live_bytes -= b->file_bytes;
 	if (!b->on_disk)
 		TAILQ_REMOVE(&q->unwritten, b, unwritten);
 	if (b->is_unsynced)
 		TAILQ_REMOVE(&q->unsynced, b, unsynced);
-	disk_remove(q->disk, b->file, b->number, is_kept(q, b, ok));
+	if (ok && b->on_disk && q->limits.keep_ms)
+		disk_keep(q->disk, b->number);
+	else
+		disk_remove(q->disk, b->file, b->number);
 	b->file = NULL;
 }
 
@@ -249,7 +238,7 @@ queue_forget(struct queue *q, struct batch *b, bool ok)
 	/* first: as long as the batch is in the list or its removal in the disk's, the ledger row
 	 * stays */
 	if (q->spool)
-		remove_file(q, b, ok);
+		end_file(q, b, ok);
 	(void)pthread_mutex_lock(&q->mutex);
 	queue_unlink(q, b);
 	if (q->flushed == b)
@@ -317,13 +306,6 @@ queue_make_room(struct queue *q)
 				   q->limits.max_bytes - q->open->bytes};
 }
 
-static bool
-is_over_limits(const struct queue *q)
-{
-	return q->stats->memory_bytes >= q->limits.memory ||
-	       (q->spool && q->live_bytes >= q->limits.spool);
-}
-
 /* The batch that shall take what has come; NULL when that is to be dropped. */
 static struct batch *
 batch_for(struct queue *q, size_t len)
@@ -357,7 +339,7 @@ queue_append(struct queue *q, const uint8_t *frames, size_t len, const struct ba
 	q->position += len;
 	q->stats->buffered += part->rows;
 	q->stats->memory_bytes += len;
-	if (is_over_limits(q)) {
+	if (queue_is_over_limits(q)) {
 		uint64_t number = b->number;
 
 		queue_update_room(q); /* may seal it */
@@ -445,7 +427,7 @@ queue_end_turn(struct queue *q)
 		(void)queue_post(q);
 	if (q->spool)
 		sync_turn(q);
-	if (q->fullness != QUEUE_HAS_ROOM || is_over_limits(q))
+	if (q->fullness != QUEUE_HAS_ROOM || queue_is_over_limits(q))
 		queue_update_room(q);
 	assert(stats_conserved(q->stats));
 }
@@ -458,17 +440,15 @@ queue_tick(struct queue *q)
 			(void)queue_post(q);
 		if (q->limits.sync == CONF_SYNC_INTERVAL)
 			disk_sync(q->disk);
-		queue_collect_disk(q);
 		queue_say_slow(q);
-		queue_release_waits(q);
 	}
-	queue_update_room(q);
+	queue_collect(q);
 }
 
 /* ---- completions ---- */
 
 static void
-collect_done(struct queue *q, struct batch *b)
+finish(struct queue *q, struct batch *b)
 {
 	assert(b->all.rows == b->stored + b->rejected + b->lost);
 	q->stats->buffered -= b->all.rows;
@@ -481,22 +461,36 @@ collect_done(struct queue *q, struct batch *b)
 	queue_forget(q, b, b->lost == 0);
 }
 
+/*
+ * With buffer.keep a batch that the database has is to be in the spool, too, before anybody is told
+ * so: both may be lost together.  A disk that is slow or refuses is not waited for.
+ */
+static bool
+awaits_its_file(const struct queue *q, const struct batch *b)
+{
+	return q->spool && q->limits.keep_ms && !b->on_disk && !q->disk_error && !q->disk_stalls;
+}
+
 void
 queue_collect(struct queue *q)
 {
 	struct batch_stack done = STAILQ_HEAD_INITIALIZER(done);
 	struct batch *b;
 
+	if (q->spool)
+		queue_collect_disk(q);
+	STAILQ_CONCAT(&done, &q->early);
 	(void)pthread_mutex_lock(&q->mutex);
 	STAILQ_CONCAT(&done, &q->done);
 	q->stats->store_retries = q->retries;
 	(void)pthread_mutex_unlock(&q->mutex);
 	while ((b = STAILQ_FIRST(&done))) {
 		STAILQ_REMOVE_HEAD(&done, in_done);
-		collect_done(q, b);
+		if (awaits_its_file(q, b))
+			STAILQ_INSERT_TAIL(&q->early, b, in_done);
+		else
+			finish(q, b);
 	}
-	if (q->spool)
-		queue_collect_disk(q);
 	queue_release_waits(q);
 	queue_update_room(q);
 	assert(stats_conserved(q->stats));

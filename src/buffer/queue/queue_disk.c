@@ -114,16 +114,25 @@ collect_unkept(struct queue *q)
 }
 
 void
-queue_collect_disk(struct queue *q)
+queue_collect_progress(struct queue *q)
 {
 	struct disk_progress p;
 	struct batch *b;
 
 	disk_progress(q->disk, &p);
 	q->disk_error = p.error;
+	q->disk_stalls = p.call_ms >= QUEUE_STALL_MS;
+	q->written = p.written;
+	q->disk_room = p.room;
 	while ((b = TAILQ_FIRST(&q->unwritten)) && b->seal <= p.sealed)
 		note_written(q, b);
 	note_synced(q, p.synced);
+}
+
+void
+queue_collect_disk(struct queue *q)
+{
+	queue_collect_progress(q);
 	collect_unkept(q);
 	q->stats->spool_bytes = q->live_bytes + spool_kept_bytes(q->spool);
 }

@@ -72,7 +72,10 @@ struct queue {
 	uint64_t last_number;  /* of the newest batch there has been */
 	uint64_t next_number;  /* fetched ahead; 0 = none */
 	uint64_t live_bytes;   /* of the files of all batches that are not stored */
+	uint64_t written;      /* everything before it was in files when we last asked */
+	uint64_t disk_room;    /* bytes that the file system had free then */
 	int disk_error;        /* why the disk refuses writes; 0: it does not */
+	bool disk_stalls;      /* a call of its takes long */
 	uint64_t slow_said_ms; /* a call of the disk thread was said to take that long; 0: none */
 	const char *slow_call; /* which */
 	bool reserve_used;     /* the spool's reserve is used: nothing more is taken */
@@ -83,6 +86,7 @@ struct queue {
 	struct batch_list memory;
 	struct batch_list unsynced;
 	struct batch_list unwritten;
+	struct batch_stack early;        /* stored, and awaiting their files; see queue_collect() */
 	struct queue_waits waits_level1; /* by position */
 	struct queue_waits waits_level2; /* all of them; each hangs on a batch, too */
 
@@ -175,6 +179,9 @@ void queue_drop_oldest(struct queue *q);
 
 void queue_account_dropped(struct queue *q, uint64_t rows);
 
+/* Has it got to a limit, so that this is worth a call? */
+bool queue_is_over_limits(const struct queue *q);
+
 /* ---- queue_disk.c; loop thread, and only with a spool ---- */
 
 /* Hands what the open batch has got to the disk thread.  Returns 0 or -ENOMEM. */
@@ -183,7 +190,9 @@ int queue_post(struct queue *q);
 /* The last step of a batch: its seal. */
 int queue_post_seal(struct queue *q);
 
-/* What the disk thread has done since the last time. */
+/* What the disk thread has done since the last time; the second takes kept batches back, too. */
+#define QUEUE_STALL_MS 1000 /* a disk that takes longer for a call does not answer */
+void queue_collect_progress(struct queue *q);
 void queue_collect_disk(struct queue *q);
 
 /* Says whom everybody waits for, when the disk thread has been in one call for long. */

@@ -8,13 +8,15 @@
  *	           the choice is between that and dropping, also of those not synced yet.
  *	2. await   memory is short still, but the disk has room and works: the open batch is
  *	           sealed, so that it can leave memory, too.  Clients are not read until the disk
- *	           thread has written, whatever the policy: that takes milliseconds.
- *	3. full    neither has room, or the disk does not answer (DISK_STALL_MS), or refuses
+ *	           thread has written, whatever the policy: that takes milliseconds.  So it is when
+ *	           what is not written yet may be more than the file system has room for: at a
+ *	           stop the reserve would not do.
+ *	3. full    neither has room, or the disk does not answer (QUEUE_STALL_MS), or refuses
  *	           writes.  Now buffer.overflow decides:
  *	             block        clients are not read; what is in the open batch is sealed for
  *	                          the writers.
- *	             drop_oldest  batches are dropped, oldest first, until there is room: from
- *	                          memory where that is short, else from the disk.
+ *	             drop_oldest  batches are dropped, oldest first, until there is room: of all
+ *	                          where the disk is full, of those in memory where it does not work.
  *	             drop_newest  what comes is not taken.
  *
  * Where the disk refuses writes, "block" is full at once: senders can wait for it.  The drop
@@ -32,8 +34,6 @@
 
 /* "Has room again" is an eighth below the limit, so that the daemon does not flap. */
 #define DRAINED(limit) ((limit) - (limit) / 8)
-
-#define DISK_STALL_MS 1000 /* a disk that takes longer for a call does not answer */
 
 /* ---- memory ---- */
 
@@ -102,6 +102,13 @@ disk_has_no_space(const struct queue *q)
 	return q->disk_error == -ENOSPC || q->disk_error == -EDQUOT;
 }
 
+/* May what is not written yet be too much for the file system?  Half of it is for others. */
+static bool
+disk_is_tight(const struct queue *q)
+{
+	return q->position > q->written && q->position - q->written >= q->disk_room / 2;
+}
+
 /* Without room, is the disk thread about to make some? */
 static bool
 disk_will_relieve(struct queue *q)
@@ -109,11 +116,19 @@ disk_will_relieve(struct queue *q)
 	struct disk_progress p;
 
 	disk_progress(q->disk, &p);
-	if (p.call_ms >= DISK_STALL_MS)
+	if (q->disk_stalls)
 		return false;
 	if (q->disk_error) /* a batch was dropped for it: has that helped? */
 		return disk_has_no_space(q) && p.removing > 0;
-	return memory_can_be_freed(q);
+	return disk_is_tight(q) || memory_can_be_freed(q);
+}
+
+bool
+queue_is_over_limits(const struct queue *q)
+{
+	if (q->stats->memory_bytes >= q->limits.memory)
+		return true;
+	return q->spool && (q->live_bytes >= q->limits.spool || disk_is_tight(q));
 }
 
 static enum queue_fullness
@@ -130,7 +145,7 @@ judge(struct queue *q)
 		return QUEUE_IS_FULL;
 	if (q->disk_error && q->limits.overflow == CONF_BLOCK)
 		return QUEUE_IS_FULL;
-	if (!memory_full)
+	if (!memory_full && (q->disk_error || !disk_is_tight(q)))
 		return QUEUE_HAS_ROOM;
 	return disk_will_relieve(q) ? QUEUE_AWAITS_DISK : QUEUE_IS_FULL;
 }
@@ -161,15 +176,22 @@ say_drained(struct queue *q)
 
 /* Steps 1 and 2. */
 static void
-relieve_memory(struct queue *q)
+relieve(struct queue *q)
 {
+	if (q->spool)
+		queue_collect_progress(q);
 	trim_memory(q, false);
-	if (!q->spool || q->stats->memory_bytes < q->limits.memory || q->disk_error)
+	if (!q->spool || q->disk_error)
 		return;
-	queue_seal(q);
-	trim_memory(q, q->limits.overflow != CONF_BLOCK);
-	if (q->limits.sync != CONF_SYNC_NEVER)
-		disk_sync(q->disk);
+	if (q->stats->memory_bytes >= q->limits.memory) {
+		queue_seal(q);
+		trim_memory(q, q->limits.overflow != CONF_BLOCK);
+	} else if (!disk_is_tight(q)) {
+		return;
+	}
+	if (q->open)
+		(void)queue_post(q);
+	disk_sync(q->disk); /* we hear of it when it is done */
 }
 
 bool
@@ -185,7 +207,7 @@ queue_update_room(struct queue *q)
 {
 	bool accepted = queue_accepts(q);
 
-	relieve_memory(q);
+	relieve(q);
 	q->fullness = judge(q);
 	if (q->fullness == QUEUE_IS_FULL && !q->full_said)
 		say_full(q);
@@ -216,8 +238,8 @@ queue_account_dropped(struct queue *q, uint64_t rows)
 }
 
 /*
- * The oldest batch that no writer has, and without which there is room where it is short: in
- * memory, or on the disk.  From here on no writer can take it.
+ * The oldest batch that no writer has, and without which there is room where it is short: on the
+ * disk, or in memory.  From here on no writer can take it.
  */
 static struct batch *
 seize_oldest(struct queue *q)
@@ -226,12 +248,12 @@ seize_oldest(struct queue *q)
 	struct batch *b = NULL;
 
 	(void)pthread_mutex_lock(&q->mutex);
-	if (memory_is_short(q) && !(q->spool && disk_has_no_space(q)))
-		for (b = TAILQ_FIRST(&q->memory); b && b->state != BATCH_SEALED;)
-			b = TAILQ_NEXT(b, in_memory);
-	if (!b && disk)
+	if (disk)
 		for (b = queue_oldest(q); b && b->state != BATCH_SEALED;)
 			b = queue_after(b);
+	else if (memory_is_short(q))
+		for (b = TAILQ_FIRST(&q->memory); b && b->state != BATCH_SEALED;)
+			b = TAILQ_NEXT(b, in_memory);
 	if (b)
 		queue_detach(q, b);
 	(void)pthread_mutex_unlock(&q->mutex);

@@ -127,6 +127,7 @@ disk_start(struct spool *s, enum conf_sync sync, void (*news)(void *arg), void *
 	d->news_arg = arg;
 	d->keep_ms = d->max_bytes = UINT64_MAX; /* until disk_set_limits() */
 	d->removing_floor = d->stuck_floor = UINT64_MAX;
+	d->room = spool_free_bytes(s);
 	disk_jobs_init(&d->writes);
 	disk_jobs_init(&d->errands);
 	disk_jobs_init(&d->unkeeps);
@@ -313,31 +314,45 @@ disk_sync(struct disk *d)
 
 /* ---- errands ---- */
 
-void
-disk_remove(struct disk *d, struct disk_file *f, uint64_t number, bool keep)
+/* What it had to write is left out; the lock is held. */
+static void
+file_removed(struct disk *d, struct disk_file *f)
 {
-	struct disk_jobs *jobs = f && keep ? &d->writes : &d->errands;
+	f->removed = true;
+	d->unsafe -= f->unsafe;
+	f->unsafe = 0;
+}
 
+static void
+end_batch(struct disk *d, enum disk_task task, struct disk_file *f, uint64_t number)
+{
 	(void)pthread_mutex_lock(&d->lock);
-	if (f && keep) {
-		f->to_keep = true;
-	} else if (f) {
-		f->removed = true;
-		d->unsafe -= f->unsafe;
-		f->unsafe = 0;
-	}
+	if (f)
+		file_removed(d, f);
 	d->removing++;
 	if (number < d->removing_floor)
 		d->removing_floor = number;
 	(void)pthread_mutex_unlock(&d->lock);
-	if (hand_over(d, jobs, keep ? DISK_KEEP : DISK_REMOVE, f, number) < 0) {
-		(void)pthread_mutex_lock(&d->lock);
-		d->removing--; /* it stays, and the next start finds it in the ledger */
-		if (number < d->stuck_floor)
-			d->stuck_floor = number;
-		(void)pthread_mutex_unlock(&d->lock);
-	}
+	if (hand_over(d, &d->errands, task, f, number) == 0)
+		return;
+	(void)pthread_mutex_lock(&d->lock);
+	d->removing--; /* it stays, and the next start finds it in the ledger */
+	if (number < d->stuck_floor)
+		d->stuck_floor = number;
+	(void)pthread_mutex_unlock(&d->lock);
+}
+
+void
+disk_remove(struct disk *d, struct disk_file *f, uint64_t number)
+{
+	end_batch(d, DISK_REMOVE, f, number);
 	disk_release(f);
+}
+
+void
+disk_keep(struct disk *d, uint64_t number)
+{
+	end_batch(d, DISK_KEEP, NULL, number);
 }
 
 void
@@ -397,7 +412,9 @@ disk_progress(struct disk *d, struct disk_progress *ret)
 	    .synced = d->sync == CONF_SYNC_NEVER ? d->written : d->synced,
 	    .sealed = d->sealed,
 	    .pending = d->pending,
+	    .jobs = d->writes.n,
 	    .unsafe = d->unsafe,
+	    .room = d->room,
 	    .removing = d->removing,
 	    .error = d->error,
 	    .call = d->call,

@@ -79,11 +79,13 @@ void disk_sync(struct disk *d);
 /* ---- the loop: errands ---- */
 
 /*
- * The batch has ended: its file is removed, or kept as .stored.  f is its file where it is not
- * known to be sealed (then it is let go of: what was not written yet will not be, unless it is to
- * be kept), else NULL.
+ * The batch has ended: its file is removed.  f is its file where it is not known to be sealed (then
+ * it is let go of, and what was not written yet will not be), else NULL.
  */
-void disk_remove(struct disk *d, struct disk_file *f, uint64_t number, bool keep);
+void disk_remove(struct disk *d, struct disk_file *f, uint64_t number);
+
+/* The same for a file that is sealed, and that is to be kept as .stored. */
+void disk_keep(struct disk *d, uint64_t number);
 
 /* For how long stored files are kept, and above how many bytes of all files they give way. */
 void disk_set_limits(struct disk *d, uint64_t keep_ms, uint64_t max_bytes);
@@ -109,7 +111,9 @@ struct disk_progress {
 	uint64_t synced;   /* so many survive as the sync mode promises */
 	uint64_t sealed;   /* seals, in the order of disk_seal() */
 	uint64_t pending;  /* bytes that wait to be written */
+	uint64_t jobs;     /* blocks and seals that wait */
 	uint64_t unsafe;   /* rows of these */
+	uint64_t room;     /* bytes that the file system had free after the last write */
 	uint64_t removing; /* files that wait to be removed */
 	int error;         /* why the disk refuses writes, a negative errno; 0: it does not */
 	const char *call;  /* what the thread does now, a static string; NULL: nothing */

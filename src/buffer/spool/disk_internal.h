@@ -12,7 +12,7 @@
 enum disk_task {
 	DISK_WRITE,
 	DISK_SEAL,
-	DISK_KEEP, /* a removal that waits for its file's writes, since it is to be kept */
+	DISK_KEEP,
 	DISK_REMOVE,
 	DISK_REPAIR,
 	DISK_SET_ASIDE,
@@ -49,7 +49,6 @@ struct disk_file {
 	/* under disk.lock */
 	unsigned refs;
 	bool removed;    /* what waits to be written is no longer wanted */
-	bool to_keep;    /* the database has it: no write of it is tried twice */
 	uint64_t unsafe; /* rows that wait to be written */
 
 	/* the thread's */
@@ -88,6 +87,7 @@ struct disk {
 	uint64_t sealed;
 	uint64_t pending; /* bytes */
 	uint64_t unsafe;  /* rows */
+	uint64_t room;    /* bytes that the file system had free after the last write */
 	uint64_t removing;
 	uint64_t removing_floor; /* of what waits to be removed; UINT64_MAX: nothing does */
 	uint64_t stuck_floor;    /* of what could not be */

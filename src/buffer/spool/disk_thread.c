@@ -117,12 +117,11 @@ static void
 end_file(struct disk *d, struct disk_job *job)
 {
 	struct disk_file *f = job->file;
-	bool keep = job->task == DISK_KEEP && !(f && f->removed);
 
 	if (f)
 		give_up(f);
 	if (!f || f->made)
-		remove_file(d, job->number, keep);
+		remove_file(d, job->number, job->task == DISK_KEEP);
 	if (--d->removing == 0)
 		d->removing_floor = UINT64_MAX;
 	d->sync_retry_ms = 0;  /* perhaps it was the file that could not be synced */
@@ -173,22 +172,15 @@ refused(struct disk *d, struct disk_job *job, int error)
 static int
 do_write(struct disk *d, struct disk_job *job)
 {
+	uint64_t room = d->room;
 	int r = 0;
 
-	if (job->task == DISK_KEEP) {
-		end_file(d, job);
-		return 0;
-	}
 	if (!job->file->removed) {
 		call_begin(d, job->task == DISK_WRITE ? "write" : "seal");
 		r = write_job(d, job);
+		room = spool_free_bytes(d->spool);
 		call_end(d);
-	}
-	if (r < 0 && job->file->to_keep) {
-		job->file->removed = true; /* what the database has need not be written */
-		d->unsafe -= job->file->unsafe;
-		job->file->unsafe = 0;
-		r = 0;
+		d->room = room;
 	}
 	if (r < 0 && !job->file->removed)
 		return r;

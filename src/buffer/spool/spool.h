@@ -57,6 +57,9 @@ int spool_recover(struct spool *s, spool_found_fn *found, void *arg);
 /* Bytes of all files that hold batches (.batch and .stored).  Any thread. */
 uint64_t spool_bytes(const struct spool *s);
 
+/* Bytes that the file system has room for; UINT64_MAX where it does not say. */
+uint64_t spool_free_bytes(const struct spool *s);
+
 /* ---- numbers ---- */
 
 /*

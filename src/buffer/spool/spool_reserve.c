@@ -7,14 +7,19 @@
 
 #define RESERVE "reserve"
 
+uint64_t
+spool_free_bytes(const struct spool *s)
+{
+	struct statvfs st;
+
+	return fstatvfs(s->fd, &st) < 0 ? UINT64_MAX : (uint64_t)st.f_bavail * st.f_frsize;
+}
+
 /* Trying in vain takes the last blocks for a moment, which a batch may need just then. */
 static bool
 has_room(const struct spool *s)
 {
-	struct statvfs st;
-
-	return fstatvfs(s->fd, &st) < 0 ||
-	       (uint64_t)st.f_bavail * st.f_frsize >= 2 * (uint64_t)SPOOL_RESERVE;
+	return spool_free_bytes(s) >= 2 * (uint64_t)SPOOL_RESERVE;
 }
 
 static int
