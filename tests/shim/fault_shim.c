@@ -1,11 +1,13 @@
 /*
- * fault_shim.c - a disk that fails or dawdles, and a clock that steps: for LD_PRELOAD.
+ * fault_shim.c - a disk that fails, dawdles or hangs, and a clock that steps: for LD_PRELOAD.
  *
  * What it does is decided at each call by the files of the directory $FAULT_SHIM_DIR:
  *
  *	sync-fails  fdatasync() and fsync() return EIO
  *	sync-slow   they take a quarter of a second longer
  *	read-only   pwrite(), pwritev() and making files return EROFS
+ *	hang        each call that has to do with a file of a directory named "spool" takes as many
+ *	            seconds longer as the file says
  *	clock       the real-time clock is off by as many seconds as the file says
  */
 #define _GNU_SOURCE
@@ -16,53 +18,181 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
+#define PATH_SIZE 512
+
+/* What stands behind a call, whatever its type. */
+#define REAL(call) ((typeof(&(call)))dlsym(RTLD_NEXT, #call))
+
 static const char *
-path_of(const char *name, char buf[512])
+path_of(const char *name, char buf[PATH_SIZE])
 {
 	const char *dir = getenv("FAULT_SHIM_DIR");
 
-	(void)snprintf(buf, 512, "%s/%s", dir ? dir : "/nonexistent", name);
+	(void)snprintf(buf, PATH_SIZE, "%s/%s", dir ? dir : "/nonexistent", name);
 	return buf;
 }
 
 static bool
 wanted(const char *name)
 {
-	char buf[512];
+	char buf[PATH_SIZE];
 
 	return access(path_of(name, buf), F_OK) == 0;
 }
 
-static int
-faulty_sync(const char *real, int fd)
+/* The number in that file; 0 when there is none. */
+static double
+number_in(const char *name)
 {
-	int (*call)(int) = (int (*)(int))dlsym(RTLD_NEXT, real);
+	char buf[PATH_SIZE];
+	double number = 0;
+	FILE *in = fopen(path_of(name, buf), "r");
 
+	if (!in)
+		return 0;
+	if (fscanf(in, "%lf", &number) != 1)
+		number = 0;
+	(void)fclose(in);
+	return number;
+}
+
+/* ---- a disk that hangs ---- */
+
+static bool
+in_spool(int fd)
+{
+	char link[64], path[PATH_SIZE];
+	ssize_t n;
+
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	if (n < 0)
+		return false;
+	path[n] = '\0';
+	return strstr(path, "/spool") != NULL;
+}
+
+static void
+hang(int fd)
+{
+	double seconds = wanted("hang") && in_spool(fd) ? number_in("hang") : 0;
+
+	if (seconds > 0)
+		(void)usleep((useconds_t)(seconds * 1e6));
+}
+
+int
+renameat(int from, const char *old, int to, const char *new)
+{
+	hang(from);
+	return REAL(renameat)(from, old, to, new);
+}
+
+int
+linkat(int from, const char *old, int to, const char *new, int flags)
+{
+	hang(from);
+	return REAL(linkat)(from, old, to, new, flags);
+}
+
+int
+unlinkat(int dir, const char *name, int flags)
+{
+	hang(dir);
+	return REAL(unlinkat)(dir, name, flags);
+}
+
+int
+fstatat(int dir, const char *name, struct stat *st, int flags)
+{
+	hang(dir);
+	return REAL(fstatat)(dir, name, st, flags);
+}
+
+int
+fstat(int fd, struct stat *st)
+{
+	hang(fd);
+	return REAL(fstat)(fd, st);
+}
+
+int
+fstatvfs(int fd, struct statvfs *st)
+{
+	hang(fd);
+	return REAL(fstatvfs)(fd, st);
+}
+
+int
+ftruncate(int fd, off_t size)
+{
+	hang(fd);
+	return REAL(ftruncate)(fd, size);
+}
+
+int
+posix_fallocate(int fd, off_t offset, off_t len)
+{
+	hang(fd);
+	return REAL(posix_fallocate)(fd, offset, len);
+}
+
+int
+utimensat(int dir, const char *name, const struct timespec times[2], int flags)
+{
+	hang(dir);
+	return REAL(utimensat)(dir, name, times, flags);
+}
+
+ssize_t
+pread(int fd, void *data, size_t len, off_t offset)
+{
+	hang(fd);
+	return REAL(pread)(fd, data, len, offset);
+}
+
+int
+close(int fd)
+{
+	hang(fd);
+	return REAL(close)(fd);
+}
+
+/* ---- syncs ---- */
+
+static bool
+sync_fails(int fd)
+{
+	hang(fd);
 	if (wanted("sync-slow"))
 		(void)usleep(250000);
-	if (wanted("sync-fails")) {
-		errno = EIO;
-		return -1;
-	}
-	return call(fd);
+	if (!wanted("sync-fails"))
+		return false;
+	errno = EIO;
+	return true;
 }
 
 int
 fdatasync(int fd)
 {
-	return faulty_sync("fdatasync", fd);
+	return sync_fails(fd) ? -1 : REAL(fdatasync)(fd);
 }
 
 int
 fsync(int fd)
 {
-	return faulty_sync("fsync", fd);
+	return sync_fails(fd) ? -1 : REAL(fsync)(fd);
 }
+
+/* ---- writing ---- */
 
 static bool
 read_only(void)
@@ -76,26 +206,20 @@ read_only(void)
 ssize_t
 pwrite(int fd, const void *data, size_t len, off_t offset)
 {
-	ssize_t (*call)(int, const void *, size_t, off_t) =
-	    (ssize_t(*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite");
-
-	return read_only() ? -1 : call(fd, data, len, offset);
+	hang(fd);
+	return read_only() ? -1 : REAL(pwrite)(fd, data, len, offset);
 }
 
 ssize_t
 pwritev(int fd, const struct iovec *iov, int n, off_t offset)
 {
-	ssize_t (*call)(int, const struct iovec *, int, off_t) =
-	    (ssize_t(*)(int, const struct iovec *, int, off_t))dlsym(RTLD_NEXT, "pwritev");
-
-	return read_only() ? -1 : call(fd, iov, n, offset);
+	hang(fd);
+	return read_only() ? -1 : REAL(pwritev)(fd, iov, n, offset);
 }
 
 int
 openat(int dir, const char *name, int flags, ...)
 {
-	int (*call)(int, const char *, int, ...) =
-	    (int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, "openat");
 	mode_t mode = 0;
 	va_list ap;
 
@@ -103,28 +227,22 @@ openat(int dir, const char *name, int flags, ...)
 	if (flags & O_CREAT)
 		mode = va_arg(ap, mode_t);
 	va_end(ap);
-	return (flags & O_CREAT) && read_only() ? -1 : call(dir, name, flags, mode);
+	hang(dir);
+	return (flags & O_CREAT) && read_only() ? -1 : REAL(openat)(dir, name, flags, mode);
 }
+
+/* ---- the clock ---- */
 
 int
 clock_gettime(clockid_t id, struct timespec *ts)
 {
 	static int (*call)(clockid_t, struct timespec *); /* the same value whoever sets it */
-	char buf[512];
 	int r;
 
 	if (!call)
-		call = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+		call = REAL(clock_gettime);
 	r = call(id, ts);
-	if (r == 0 && id == CLOCK_REALTIME) {
-		FILE *in = fopen(path_of("clock", buf), "r");
-		long offset = 0;
-
-		if (in) {
-			if (fscanf(in, "%ld", &offset) == 1)
-				ts->tv_sec += offset;
-			(void)fclose(in);
-		}
-	}
+	if (r == 0 && id == CLOCK_REALTIME)
+		ts->tv_sec += (time_t)number_in("clock");
 	return r;
 }
