@@ -303,6 +303,18 @@ server_reload(struct server *s)
 /* ---- signals ---- */
 
 static void
+server_log_statistics(struct server *s)
+{
+	struct loop_turns turns;
+
+	loop_take_turns(s->loop, &turns);
+	stats_log(&s->stats,
+		  &(struct stats_turns){.max_ms = (double)turns.max_ns / 1e6,
+					.p99_ms = (double)turns.p99_ns / 1e6},
+		  LOG_INFO);
+}
+
+static void
 signal_received(void *arg, int signo)
 {
 	struct server *s = arg;
@@ -324,7 +336,7 @@ signal_received(void *arg, int signo)
 		queue_kick(s->queue);
 		break;
 	case SIGUSR2:
-		stats_log(&s->stats, LOG_INFO);
+		server_log_statistics(s);
 		break;
 	default:
 		break;
