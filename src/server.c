@@ -528,10 +528,12 @@ server_run(const struct conf_source *source, struct conf *conf)
 	int r;
 
 	(void)log_open(conf->log.target, conf->log.level);
+	r = log_start(); /* from here on no reader of the log holds anybody up */
 	log_event(LOG_INFO, "starting", LOG_STR("version", PACKAGE_VERSION),
 		  LOG_U64("pid", (uint64_t)getpid()), LOG_STR("file", conf->file));
 	raise_descriptor_limit(conf);
-	r = server_start(&s);
+	if (r == 0)
+		r = server_start(&s);
 	if (r == 0) {
 		notify_ready();
 		log_event(LOG_INFO, "ready", LOG_STR("loop", loop_backend_name(s.loop)),
