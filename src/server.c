@@ -181,6 +181,7 @@ tick_due(void *arg)
 	if (s->ending && clock_ms() >= s->retire_until_ms)
 		writers_stop(s->ending);
 	server_replace_writers(s);
+	notify_tick();
 	server_status(s);
 	log_tick();
 }

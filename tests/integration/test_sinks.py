@@ -8,10 +8,19 @@ import pytest
 
 import wire
 from journald import Journald
+from notify import SilentNotifySocket
+from waiting import wait_until
 from wire import series
 
 MANY = 200_000  # metrics; their lines are several times what pipe and ring hold
 TURN_MS = 500  # ten times what is seen on a quiet machine
+
+
+@pytest.fixture
+def silent_notify_socket(tmp_path):
+    sock = SilentNotifySocket(tmp_path / "notify")
+    yield sock
+    sock.close()
 
 
 @pytest.fixture
@@ -129,3 +138,39 @@ def test_journald_that_does_not_read(new_collector, sqlite_store, journald, noti
     assert collector.stop() == 0
     assert sqlite_store.count() == MANY + 1000
     assert not collector.events  # nothing of it came to standard error
+
+
+@pytest.mark.slow
+def test_supervisor_that_does_not_read(start_collector, database, silent_notify_socket):
+    """What it could not be told at once it is told later, in order; the log says who was waited for."""
+    sock = silent_notify_socket
+    sock.fill()
+    collector = start_collector(
+        database, env={"NOTIFY_SOCKET": sock.path, "WATCHDOG_USEC": "200000"}
+    )
+    assert collector.wait_event("supervisor_stalled")["level"] == "warning"
+    collector.reload()
+    with collector.sender() as sender:
+        sender.send(series("m", 100))
+        assert sender.sync(2) == 0
+    assert collector.statistics()["turn_ms_max"] < TURN_MS
+    assert [m.partition("\n")[0] for m in (sock.next(), sock.next(), sock.next())] == [
+        "READY=1",
+        "RELOADING=1",
+        "READY=1",
+    ]
+    assert collector.wait_event("supervisor_resumed")["seconds"] >= 1
+    wait_until(lambda: any("database ok" in m for m in sock.take()), what="a status line")
+
+    blocker = database.connect()
+    blocker.autocommit = False
+    blocker.cursor().execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
+    collector.send(series("m", 100, first=100))
+    sock.fill()
+    collector.send_signal(signal.SIGTERM)
+    collector.wait_event("stopping")
+    assert sock.next() == "STOPPING=1"
+    blocker.rollback()
+    blocker.close()
+    assert collector.wait() == 0
+    database.wait_count(200)
