@@ -12,6 +12,7 @@
 #include "buffer/queue/queue.h"
 #include "buffer/spool/spool.h"
 #include "config.h"
+#include "server_reload.h"
 #include "net/client.h"
 #include "net/listeners.h"
 #include "net/loop.h"
@@ -40,8 +41,11 @@ struct server {
 	struct writers *writers; /* NULL while a reload waits for the old ones to end */
 	struct writers *ending;  /* those of the configuration before */
 
+	struct reload *reload; /* one that is under way, or NULL */
+	bool reload_again;     /* a SIGHUP came meanwhile */
+
 	struct loop_signals signals;
-	struct loop_event wake; /* the queue or a writer has news */
+	struct loop_event wake; /* the queue, a writer or a reload has news */
 	struct loop_timer flush;
 	struct loop_timer tick;
 	struct loop_timer watchdog;
@@ -127,6 +131,8 @@ database_status(const struct server *s)
 	return s->writers ? writers_status_name(writers_status(s->writers)) : "reconnecting";
 }
 
+static void server_reloaded(struct server *s);
+
 static void
 server_woken(void *arg)
 {
@@ -134,6 +140,7 @@ server_woken(void *arg)
 
 	queue_collect(s->queue);
 	server_replace_writers(s);
+	server_reloaded(s);
 }
 
 /* ---- status line ---- */
@@ -252,13 +259,6 @@ change_seen(void *arg, const char *key, bool restart)
 		ch->writers = true;
 }
 
-static void
-reload_error(void *arg, const char *line)
-{
-	(void)arg;
-	log_event(LOG_ERR, "reload_failed", LOG_STR("error", line));
-}
-
 static void raise_descriptor_limit(const struct conf *conf);
 
 static void
@@ -290,15 +290,44 @@ server_apply(struct server *s, struct conf *conf)
 		  LOG_U64("restart_required", ch.restart));
 }
 
+/* The files are read by a thread; server_reloaded() goes on with what it has found. */
 static void
 server_reload(struct server *s)
 {
+	int r;
+
+	if (s->reload) {
+		s->reload_again = true;
+		return;
+	}
+	notify_reloading();
+	r = reload_start(s->source, wake_from_any_thread, s, &s->reload);
+	if (r < 0) {
+		log_event(LOG_ERR, "reload_failed", LOG_STR("error", strerror(-r)));
+		notify_ready();
+	}
+}
+
+static void
+server_reloaded(struct server *s)
+{
 	struct conf *conf;
 
-	notify_reloading();
-	if (conf_load(s->source, reload_error, s, &conf) == 0)
+	if (!s->reload || !reload_ended(s->reload))
+		return;
+	conf = reload_finish(s->reload);
+	s->reload = NULL;
+	if (s->state != SERVER_RUNNING) {
+		conf_unref(conf);
+		return;
+	}
+	if (conf)
 		server_apply(s, conf);
 	notify_ready();
+	if (s->reload_again) {
+		s->reload_again = false;
+		server_reload(s);
+	}
 }
 
 /* ---- signals ---- */
@@ -550,8 +579,9 @@ server_run(const struct conf_source *source, struct conf *conf)
 		status = server_farewell(&s);
 		if (r < 0)
 			status = EXIT_FAILURE;
-		if (!ended) {
-			/* A thread hangs in the resolver; the spool is in order, so just leave. */
+		server_reloaded(&s);
+		if (!ended || s.reload) {
+			/* A thread hangs in the resolver or a file.  The spool is in order. */
 			log_close();
 			_exit(status);
 		}
