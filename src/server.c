@@ -12,6 +12,7 @@
 #include "buffer/queue/queue.h"
 #include "buffer/spool/spool.h"
 #include "config.h"
+#include "server_reload.h"
 #include "net/client.h"
 #include "net/listeners.h"
 #include "net/loop.h"
@@ -41,8 +42,11 @@ struct server {
 	struct writers *writers; /* NULL while a reload waits for the old ones to end */
 	struct writers *ending;  /* those of the configuration before */
 
+	struct reload *reload; /* one that is under way, or NULL */
+	bool reload_again;     /* a SIGHUP came meanwhile */
+
 	struct loop_signals signals;
-	struct loop_event wake; /* the queue or a writer has news */
+	struct loop_event wake; /* the queue, a writer or a reload has news */
 	struct loop_timer flush;
 	struct loop_timer tick;
 	struct loop_timer watchdog;
@@ -128,6 +132,8 @@ database_status(const struct server *s)
 	return s->writers ? writers_status_name(writers_status(s->writers)) : "reconnecting";
 }
 
+static void server_reloaded(struct server *s);
+
 static void
 server_woken(void *arg)
 {
@@ -135,6 +141,7 @@ server_woken(void *arg)
 
 	queue_collect(s->queue);
 	server_replace_writers(s);
+	server_reloaded(s);
 }
 
 /* ---- status line ---- */
@@ -182,6 +189,7 @@ tick_due(void *arg)
 	if (s->ending && clock_ms() >= s->retire_until_ms)
 		writers_stop(s->ending);
 	server_replace_writers(s);
+	notify_tick();
 	server_status(s);
 	log_tick();
 }
@@ -252,13 +260,6 @@ change_seen(void *arg, const char *key, bool restart)
 		ch->writers = true;
 }
 
-static void
-reload_error(void *arg, const char *line)
-{
-	(void)arg;
-	log_event(LOG_ERR, "reload_failed", LOG_STR("error", line));
-}
-
 static void raise_descriptor_limit(const struct conf *conf);
 
 static void
@@ -290,18 +291,59 @@ server_apply(struct server *s, struct conf *conf)
 		  LOG_U64("restart_required", ch.restart));
 }
 
+/* The files are read by a thread; server_reloaded() goes on with what it has found. */
 static void
 server_reload(struct server *s)
 {
+	int r;
+
+	if (s->reload) {
+		s->reload_again = true;
+		return;
+	}
+	notify_reloading();
+	r = reload_start(s->source, wake_from_any_thread, s, &s->reload);
+	if (r < 0) {
+		log_event(LOG_ERR, "reload_failed", LOG_STR("error", strerror(-r)));
+		notify_ready();
+	}
+}
+
+static void
+server_reloaded(struct server *s)
+{
 	struct conf *conf;
 
-	notify_reloading();
-	if (conf_load(s->source, reload_error, s, &conf) == 0)
+	if (!s->reload || !reload_ended(s->reload))
+		return;
+	conf = reload_finish(s->reload);
+	s->reload = NULL;
+	if (s->state != SERVER_RUNNING) {
+		conf_unref(conf);
+		return;
+	}
+	if (conf)
 		server_apply(s, conf);
 	notify_ready();
+	if (s->reload_again) {
+		s->reload_again = false;
+		server_reload(s);
+	}
 }
 
 /* ---- signals ---- */
+
+static void
+server_log_statistics(struct server *s)
+{
+	struct loop_turns turns;
+
+	loop_take_turns(s->loop, &turns);
+	stats_log(&s->stats,
+		  &(struct stats_turns){.max_ms = (double)turns.max_ns / 1e6,
+					.p99_ms = (double)turns.p99_ns / 1e6},
+		  LOG_INFO);
+}
 
 static void
 signal_received(void *arg, int signo)
@@ -325,7 +367,7 @@ signal_received(void *arg, int signo)
 		queue_kick(s->queue);
 		break;
 	case SIGUSR2:
-		stats_log(&s->stats, LOG_INFO);
+		server_log_statistics(s);
 		break;
 	default:
 		break;
@@ -529,10 +571,12 @@ server_run(const struct conf_source *source, struct conf *conf)
 	int r;
 
 	(void)log_open(conf->log.target, conf->log.level);
+	r = log_start(); /* from here on no reader of the log holds anybody up */
 	log_event(LOG_INFO, "starting", LOG_STR("version", PACKAGE_VERSION),
 		  LOG_U64("pid", (uint64_t)getpid()), LOG_STR("file", conf->file));
 	raise_descriptor_limit(conf);
-	r = server_start(&s);
+	if (r == 0)
+		r = server_start(&s);
 	if (r == 0) {
 		notify_ready();
 		log_event(LOG_INFO, "ready", LOG_STR("loop", loop_backend_name(s.loop)),
@@ -550,8 +594,9 @@ server_run(const struct conf_source *source, struct conf *conf)
 		status = server_farewell(&s);
 	if (r < 0)
 		status = EXIT_FAILURE;
-	if (!ended) {
-		/* A thread hangs, in the resolver or in the disk: leave without it. */
+	server_reloaded(&s);
+	if (!ended || s.reload) {
+		/* A thread hangs, in the resolver, in the disk or in a file: leave without it. */
 		log_close();
 		_exit(status);
 	}

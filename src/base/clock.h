@@ -10,12 +10,18 @@
 #include <time.h>
 
 static inline uint64_t
-clock_ms(void)
+clock_ns(void)
 {
 	struct timespec ts;
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static inline uint64_t
+clock_ms(void)
+{
+	return clock_ns() / 1000000;
 }
 
 /* Microseconds since 1970-01-01 UTC. */

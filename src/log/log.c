@@ -1,35 +1,22 @@
 #include "log/log.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
-/* Where log.c calls the journal says nothing about where an event comes from. */
-#define SD_JOURNAL_SUPPRESS_LOCATION
-#include <systemd/sd-journal.h>
 
 #include "base/clock.h"
 #include "log/log_event.h"
-#include "base/text.h"
+#include "log/log_sink.h"
+#include "log/log_thread.h"
 
-#define LOG_KINDS 64          /* kinds that are limited at the same time */
-#define LOG_ONCE_KINDS 16     /* kinds that are written once */
-#define LOG_LIMIT_MS 1000     /* one event of a kind in this time */
-#define LOG_PATIENCE_MS 100   /* how long a stderr that takes nothing may hold us up */
-#define LOG_RETRIES 8         /* of a descriptor that promises room and has none */
-#define LOG_JOURNAL_FIELDS 64 /* in one journal entry */
-#define LOG_DEBUG_MAX 1024    /* bytes of a debug message */
-#define LOG_PREFIX "MESSAGE=" /* stands before the JSON text, ready for the journal */
+#define LOG_KINDS 64       /* kinds that are limited at the same time */
+#define LOG_ONCE_KINDS 16  /* kinds that are written once */
+#define LOG_LIMIT_MS 1000  /* one event of a kind in this time */
+#define LOG_DEBUG_MAX 1024 /* bytes of a debug message */
 
 struct kind {
 	const char *name;  /* static; NULL = never used */
@@ -41,179 +28,31 @@ struct kind {
 /*
  * The program's one piece of mutable process-wide state: there is one stderr,
  * and an error deep inside a module must reach it without a handle being passed
- * through every function.  The lock guards everything but the level.
+ * through every function.  The lock guards everything but the level; once the
+ * thread runs, nobody holds it while a sink is written to.
  */
 static struct sink {
 	pthread_mutex_t lock;
 	atomic_int level;
 	bool journal;
-	bool blocked; /* stderr took nothing for LOG_PATIENCE_MS: do not wait again until it does */
-	bool torn;    /* the last line was left unfinished */
 	log_clock_fn *clock;
 	struct kind kinds[LOG_KINDS];
-	const char *said[LOG_ONCE_KINDS];                  /* static; NULL = free */
-	char line[sizeof(LOG_PREFIX) + LOG_EVENT_MAX + 1]; /* prefix, JSON text, newline */
-	char fields[LOG_EVENT_MAX];
+	const char *said[LOG_ONCE_KINDS]; /* static; NULL = free */
+	char line[LOG_LINE_MAX];
 } sink = {.lock = PTHREAD_MUTEX_INITIALIZER, .level = LOG_INFO, .clock = clock_ms};
-
-/* ---- stderr ---- */
-
-/* Waits until stderr takes bytes; false when it does not before the deadline. */
-static bool
-stderr_wait(uint64_t deadline_ms)
-{
-	struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
-
-	for (;;) {
-		uint64_t now = sink.clock();
-		int r = poll(&p, 1, deadline_ms > now ? (int)(deadline_ms - now) : 0);
-
-		if (r > 0)
-			return true; /* also when broken: the write will say so */
-		if ((r == 0 && sink.clock() >= deadline_ms) || (r < 0 && errno != EINTR))
-			return false;
-	}
-}
-
-/* write(2), but a reader that has gone is an error and never a signal. */
-static ssize_t
-write_quietly(const char *data, size_t len)
-{
-	const struct timespec now = {0};
-	sigset_t pipe_signal, before;
-	ssize_t n;
-	int saved;
-
-	(void)sigemptyset(&pipe_signal);
-	(void)sigaddset(&pipe_signal, SIGPIPE);
-	(void)pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
-	n = write(STDERR_FILENO, data, len);
-	saved = errno;
-	if (n < 0 && saved == EPIPE)
-		while (sigtimedwait(&pipe_signal, NULL, &now) < 0 && errno == EINTR)
-			;
-	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-	errno = saved;
-	return n;
-}
-
-/*
- * One write, of a kind that does not block once poll() has seen room: a pipe
- * then has PIPE_BUF bytes free, and a socket can be told not to wait.
- */
-static ssize_t
-stderr_write(mode_t type, const char *data, size_t len)
-{
-	if (type == S_IFSOCK)
-		return send(STDERR_FILENO, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (type == S_IFIFO)
-		return write_quietly(data, len < PIPE_BUF ? len : PIPE_BUF);
-	return write(STDERR_FILENO, data, len);
-}
-
-/* Writes as much as stderr takes in time; returns how much that was. */
-static size_t
-stderr_put(const char *data, size_t len)
-{
-	uint64_t deadline = sink.clock() + (sink.blocked ? 0 : LOG_PATIENCE_MS);
-	struct stat st = {0};
-	size_t done = 0;
-	int retries = 0;
-
-	(void)fstat(STDERR_FILENO, &st);
-	sink.blocked = false;
-	while (done < len) {
-		ssize_t n;
-
-		if (!stderr_wait(deadline)) {
-			sink.blocked = true;
-			break;
-		}
-		n = stderr_write(st.st_mode & S_IFMT, data + done, len - done);
-		if (n > 0)
-			done += (size_t)n;
-		else if (n == 0 || (errno != EINTR && errno != EAGAIN) || ++retries > LOG_RETRIES)
-			break;
-	}
-	return done;
-}
-
-/*
- * Writes a line; text[-1] is ours, and there is room for the newline.  A line
- * that was left unfinished is ended first, so that it spoils no other.
- */
-static void
-stderr_line(char *text, size_t len)
-{
-	char *start = text;
-	size_t done;
-
-	text[len] = '\n';
-	if (sink.torn)
-		*--start = '\n';
-	len += (size_t)(text - start) + 1;
-	done = stderr_put(start, len);
-	if (done > 0)
-		sink.torn = done < len && !(sink.torn && done == 1);
-}
-
-/* ---- the journal ---- */
-
-/* See systemd.exec(5) for $JOURNAL_STREAM. */
-bool
-log_is_journal(int fd)
-{
-	const char *s = getenv("JOURNAL_STREAM");
-	unsigned long long device, inode;
-	struct stat st;
-	char *end;
-
-	if (!s || fstat(fd, &st) < 0)
-		return false;
-	errno = 0;
-	device = strtoull(s, &end, 10);
-	if (*end != ':')
-		return false;
-	inode = strtoull(end + 1, &end, 10);
-	return errno == 0 && *end == '\0' && device == st.st_dev && inode == st.st_ino;
-}
-
-/* sd_journal_send() says nothing when there is no journal, so ask in another way. */
-static int
-journal_probe(void)
-{
-	int fd = sd_journal_stream_fd("metric-collectord", LOG_INFO, 0);
-
-	if (fd < 0)
-		return fd;
-	(void)close(fd);
-	return 0;
-}
-
-static int
-journal_send(char *message, size_t len, const struct log_event *e)
-{
-	struct iovec iov[LOG_JOURNAL_FIELDS];
-	size_t n;
-
-	iov[0] = (struct iovec){.iov_base = message, .iov_len = len};
-	n = log_event_journal(sink.fields, sizeof(sink.fields), iov + 1, LOG_JOURNAL_FIELDS - 1, e);
-	return sd_journal_sendv(iov, (int)(n + 1));
-}
 
 /* ---- events ---- */
 
 static void
 sink_write(const struct log_event *e)
 {
-	size_t prefix = strlen(LOG_PREFIX);
-	char *text = sink.line + prefix;
-	size_t len = log_event_json(text, sizeof(sink.line) - prefix, e);
+	struct log_line line;
 
-	memcpy(sink.line, LOG_PREFIX, prefix);
-	if (sink.journal && journal_send(sink.line, prefix + len, e) >= 0)
+	if (log_thread_skip())
 		return;
-	stderr_line(text, len);
+	log_line_make(&line, sink.line, sizeof(sink.line), e, sink.journal);
+	if (!log_thread_put(&line))
+		log_sink_write_quietly(&line);
 }
 
 /* The slot of a kind, a free or idle one for a new kind, or NULL: all are busy. */
@@ -377,34 +216,19 @@ log_format(char *buf, size_t size, uint64_t now_us, int level, const char *event
 
 /* ---- opening and closing ---- */
 
-/* A closed stderr would be the number of the next socket, and events go there. */
-static void
-stderr_hold(void)
-{
-	int fd;
-
-	if (fcntl(STDERR_FILENO, F_GETFD) >= 0)
-		return;
-	fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || fd == STDERR_FILENO)
-		return;
-	(void)dup2(fd, STDERR_FILENO);
-	(void)close(fd);
-}
-
 int
 log_open(enum log_target target, int level)
 {
 	bool journal = false;
 	int r = 0;
 
-	stderr_hold();
+	log_sink_hold_stderr();
 	switch (target) {
 	case LOG_TARGET_AUTO:
 		journal = log_is_journal(STDERR_FILENO);
 		break;
 	case LOG_TARGET_JOURNAL:
-		r = journal_probe();
+		r = log_sink_find_journal();
 		journal = r == 0;
 		break;
 	case LOG_TARGET_STDERR:
@@ -412,10 +236,15 @@ log_open(enum log_target target, int level)
 	}
 	(void)pthread_mutex_lock(&sink.lock);
 	sink.journal = journal;
-	sink.blocked = false;
 	(void)pthread_mutex_unlock(&sink.lock);
 	log_set_level(level);
 	return r;
+}
+
+int
+log_start(void)
+{
+	return log_thread_start();
 }
 
 void
@@ -427,6 +256,7 @@ log_close(void)
 	memset(sink.said, 0, sizeof(sink.said));
 	sink.journal = false;
 	(void)pthread_mutex_unlock(&sink.lock);
+	log_thread_stop();
 	log_set_level(LOG_INFO);
 }
 

@@ -17,6 +17,12 @@
  * The sink is the one piece of process-wide state in the program: every thread
  * and every module may log, a line is written by one call, and lines are never
  * mixed.  All functions are thread-safe.
+ *
+ * After log_start() nobody who logs waits for a reader, a disk or journald: a line
+ * is copied into a buffer of LOG_RING_BYTES, and a thread of the log's own writes
+ * it.  A line that finds no room there is counted and left out; log_lost {lines}
+ * (warning) says so where the lines are missing.  log_stalled {sink, seconds}
+ * (warning) says that a sink took a line only after LOG_STALL_MS or more.
  */
 #pragma once
 
@@ -24,6 +30,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <syslog.h>
+
+#define LOG_RING_BYTES ((size_t)4 << 20) /* of lines that wait for their sink */
+#define LOG_STALL_MS 1000                /* a sink that takes longer for a line is told of */
+#define LOG_CLOSE_STILL_MS 1000 /* log_close() waits so long for a sink that takes nothing */
+#define LOG_CLOSE_MS 5000       /* ... and so long for one that is slow */
 
 enum log_target {
 	LOG_TARGET_AUTO,    /* the journal when $JOURNAL_STREAM names our stderr, else stderr */
@@ -76,13 +87,25 @@ struct log_field log_field_str(const char *key, const char *s);
  * Until log_open() is called, events of LOG_INFO and worse go to stderr.  Called
  * again, it changes target and level.  Returns 0, or a negative errno when the
  * journal was asked for and there is none: events then go to stderr.  A closed
- * stderr is replaced by /dev/null, so that no socket takes its number.
+ * stderr is replaced by /dev/null, so that no socket takes its number.  Never waits.
  */
 int log_open(enum log_target target, int level);
 bool log_is_journal(int fd); /* is it the stream that systemd connected to the journal? */
 void log_set_level(int level);
 bool log_enabled(int level);
-void log_close(void); /* writes what rate limits still hold back; then as before log_open() */
+
+/*
+ * Starts the thread that writes; until then, and after log_close(), who logs writes.  A
+ * process that has it does not fork.  Returns 0 or a negative errno.
+ */
+int log_start(void);
+
+/*
+ * Writes what rate limits still hold back; then as before log_open().  A sink that takes
+ * nothing for LOG_CLOSE_STILL_MS, or is not done after LOG_CLOSE_MS, is given up:
+ * its thread is left behind, and whatever is logged from then on is left out.
+ */
+void log_close(void);
 
 /*
  * Writes one event, unless its level is below the threshold.  fields ends with
@@ -125,8 +148,7 @@ size_t log_format(char *buf, size_t size, uint64_t now_us, int level, const char
 		  const struct log_field *fields);
 
 /*
- * For the tests: the monotonic clock, in ms, that rate limits and the patience
- * with a blocked stderr go by.  NULL is clock_ms() again.
+ * For the tests: the monotonic clock, in ms, that rate limits go by.  NULL is clock_ms() again.
  */
 typedef uint64_t log_clock_fn(void);
 void log_set_clock(log_clock_fn *clock);

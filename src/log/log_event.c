@@ -219,6 +219,24 @@ log_event_journal(char *buf, size_t size, struct iovec *iov, size_t max, const s
 }
 
 void
+log_line_make(struct log_line *ret, char *buf, size_t size, const struct log_event *e, bool journal)
+{
+	size_t prefix = strlen(LOG_MESSAGE), len;
+
+	memcpy(buf, LOG_MESSAGE, prefix);
+	len = prefix + log_event_json(buf + prefix, size - prefix, e);
+	assert(len < size);
+	buf[len] = '\n';
+	ret->parts[0] = (struct iovec){.iov_base = buf, .iov_len = len++};
+	ret->n = 1;
+	if (!journal)
+		return;
+	if (size - len > LOG_EVENT_MAX)
+		size = len + LOG_EVENT_MAX;
+	ret->n += log_event_journal(buf + len, size - len, ret->parts + 1, LOG_LINE_PARTS - 1, e);
+}
+
+void
 log_event_copy(struct log_copy *ret, const struct log_event *e)
 {
 	size_t n = 0, used = 0;

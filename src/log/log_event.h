@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -36,6 +37,24 @@ size_t log_event_json(char *buf, size_t size, const struct log_event *e);
  */
 size_t log_event_journal(char *buf, size_t size, struct iovec *iov, size_t max,
 			 const struct log_event *e);
+
+/*
+ * An event as the sinks take it.  parts[0] is "MESSAGE=" and the JSON object, behind
+ * which a newline stands that is not counted; what follows are the journal's fields, so
+ * a line for stderr has one part.  Its bytes are somebody else's.
+ */
+#define LOG_MESSAGE "MESSAGE="
+#define LOG_LINE_PARTS 64
+#define LOG_LINE_MAX (sizeof(LOG_MESSAGE) + LOG_EVENT_MAX + LOG_EVENT_MAX)
+
+struct log_line {
+	struct iovec parts[LOG_LINE_PARTS];
+	size_t n;
+};
+
+/* Makes a line in buf; LOG_LINE_MAX bytes are enough for every event. */
+void log_line_make(struct log_line *ret, char *buf, size_t size, const struct log_event *e,
+		   bool journal);
 
 /* A copy of an event that outlives its fields; long ones are cut. */
 #define LOG_COPY_FIELDS 16

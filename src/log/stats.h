@@ -56,5 +56,11 @@ struct stats {
 /* Does the conservation identity hold? */
 bool stats_conserved(const struct stats *s);
 
-/* Logs a "statistics" event with every counter. */
-void stats_log(const struct stats *s, int level);
+/* How long the loop was busy at a time, since the last statistics event. */
+struct stats_turns {
+	double max_ms;
+	double p99_ms;
+};
+
+/* Logs a "statistics" event with every counter, turn_ms_max and turn_ms_p99. */
+void stats_log(const struct stats *s, const struct stats_turns *turns, int level);

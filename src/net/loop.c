@@ -9,6 +9,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/histogram.h"
 #include "net/loop_backend.h"
 
 #ifndef LOOP_DEFAULT_BACKEND
@@ -28,6 +30,7 @@ struct loop {
 	unsigned n_hooks;
 	struct hook hooks[LOOP_HOOKS_MAX];
 	struct loop_ready ready[LOOP_BATCH]; /* what this turn still has to call */
+	struct histogram turns;              /* ns, without the wait */
 };
 
 /* ---- construction ---- */
@@ -146,6 +149,7 @@ call_ready(struct loop *l, unsigned n)
 int
 loop_turn(struct loop *l, int timeout_ms)
 {
+	uint64_t start_ns;
 	int n;
 
 	assert(!l->turning);
@@ -155,12 +159,24 @@ loop_turn(struct loop *l, int timeout_ms)
 	if (n < 0)
 		return n;
 
+	start_ns = clock_ns();
 	l->turning = true;
 	call_ready(l, (unsigned)n);
 	for (unsigned i = 0; i < l->n_hooks; i++)
 		l->hooks[i].fn(l->hooks[i].arg);
 	l->turning = false;
+	histogram_record(&l->turns, clock_ns() - start_ns);
 	return 0;
+}
+
+void
+loop_take_turns(struct loop *l, struct loop_turns *ret)
+{
+	*ret = (struct loop_turns){
+	    .max_ns = l->turns.max,
+	    .p99_ns = histogram_percentile(&l->turns, 99),
+	};
+	histogram_reset(&l->turns);
 }
 
 void

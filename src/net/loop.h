@@ -71,6 +71,16 @@ int loop_turn(struct loop *l, int timeout_ms);
 void loop_on_turn(struct loop *l, loop_fn *fn, void *arg);
 
 /*
+ * How long turns took since the last call of this, from the end of the wait to the end of
+ * the last hook.  The one that calls it counts next time.  0 when there was none.
+ */
+struct loop_turns {
+	uint64_t max_ns;
+	uint64_t p99_ns; /* 99 % of them took no longer; see histogram.h for how exact it is */
+};
+void loop_take_turns(struct loop *l, struct loop_turns *ret);
+
+/*
  * Timers, signals and events stay watched from init to done; fd is their own.
  * After an init that failed, on zeroed memory, and twice, done does nothing.  The callback may call
  * done.

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import threading
+import time
 
 import processes
 import wire
@@ -13,6 +14,7 @@ from programs import ROOT, daemon_path
 from waiting import FACTOR, Deadline, seconds, wait_until
 
 LOG_PIPE = 1 << 20  # bytes: the daemon leaves lines out when nobody reads them in time
+LOG_THREAD_PATIENCE = 5  # seconds for it to write what it was given
 LEVELS = {"error", "warning", "notice", "info", "debug"}
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 SANITIZER_REPORTS = (
@@ -86,6 +88,9 @@ class Collector:
         self._changed = threading.Condition()
         self._line = b""  # the beginning of one
         self._ended = False
+        self._log_tid = None
+        self._log_held = False
+        self._log_unread = False  # to the daemon's end, which then leaves out its last words
         self.process = None
         self.write_conf()
 
@@ -107,18 +112,22 @@ class Collector:
             argv += ["-o", option]
         return argv
 
-    def start(self, wait="ready"):
+    def start(self, wait="ready", terminal=None):
+        """The log is a pipe, or what comes out of a terminal, given as the descriptors of its two sides."""
         self.process = subprocess.Popen(
             self.command(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=terminal[1] if terminal else subprocess.PIPE,
             pipesize=LOG_PIPE,
             env=self.env,
             pass_fds=self.pass_fds,
             preexec_fn=processes.die_with_parent(),
         )
-        os.set_blocking(self.process.stderr.fileno(), False)
+        self._log = os.fdopen(terminal[0], "rb", buffering=0) if terminal else self.process.stderr
+        if terminal:
+            os.close(terminal[1])
+        os.set_blocking(self._log.fileno(), False)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         if wait:
@@ -135,6 +144,7 @@ class Collector:
     def wait(self, timeout=30):
         """Waits for the end; returns the exit status."""
         status = self.process.wait(seconds(timeout))
+        self.release_log()
         self._thread.join(seconds(timeout))
         return status
 
@@ -159,29 +169,63 @@ class Collector:
 
     def _read(self):
         readable = select.poll()
-        readable.register(self.process.stderr, select.POLLIN)
+        readable.register(self._log, select.POLLIN)
         while not self._ended:
             readable.poll()
             with self._changed:
+                self._changed.wait_for(lambda: not self._log_held)
                 self._take()
-        self.process.stderr.close()  # here, or poll() would wait for whoever gets its number
+        self._log.close()  # here, or poll() would wait for whoever gets its number
 
     def _take(self):
         """
         Everything that the daemon has written by now.  The lock is held.  Who looks for an event calls it,
-        too: this thread may be late, and what was logged before an answer is then there with the answer.
+        too: this thread may be late.
         """
-        while self.process and not self._ended:
+        while self.process and not self._ended and not self._log_held:
             try:
-                data = os.read(self.process.stderr.fileno(), 1 << 16)
+                data = os.read(self._log.fileno(), 1 << 16)
             except BlockingIOError:
                 return
+            except OSError:  # a terminal whose other side is closed
+                data = b""
             *lines, self._line = (self._line + data).split(b"\n")
             if not data:
-                lines = [self._line] if self._line else []
+                lines = [self._line] if self._line and not self._log_unread else []
                 self._ended = True
             for line in lines:
                 self._add_line(line.decode("utf-8", errors="replace"))
+            self._changed.notify_all()
+
+    def _take_all(self):
+        """
+        Everything that the daemon has logged by now, so that what was logged before an answer is there
+        with the answer: its thread that writes the log runs for as long as it has something to write, and
+        sleeps then, or until it is read.  The lock is held.
+        """
+        deadline = Deadline(LOG_THREAD_PATIENCE)
+        while True:
+            self._take()
+            if processes.state(self.pid, self._log_thread()) not in "RD" or deadline.passed():
+                break
+            time.sleep(0.001)
+        self._take()
+
+    def _log_thread(self):
+        if not self._log_tid:
+            self._log_tid = processes.thread(self.pid, "log")
+        return self._log_tid or 1 << 30
+
+    def hold_log(self):
+        """Reads nothing more of it."""
+        with self._changed:
+            self._take_all()
+            self._log_held = True
+
+    def release_log(self):
+        with self._changed:
+            self._log_unread |= self._log_held and self.process.poll() is not None
+            self._log_held = False
             self._changed.notify_all()
 
     def _add_line(self, text):
@@ -200,13 +244,13 @@ class Collector:
 
     def mark(self):
         with self._changed:
-            self._take()
+            self._take_all()
             return len(self.events)
 
     def find(self, name, since=0, **fields):
         """The events of that name; a field is compared, or judged where a function is given."""
         with self._changed:
-            self._take()
+            self._take_all()
             events = self.events[since:]
         return [e for e in events if e.get("event") == name and matches(e, fields)]
 
@@ -238,7 +282,7 @@ class Collector:
 
     def log_text(self):
         with self._changed:
-            self._take()
+            self._take_all()
             return "\n".join([*(json.dumps(e) for e in self.events), *self.noise])
 
     # ---- what tests ask for ----
@@ -326,7 +370,7 @@ class Collector:
         expected = re.compile(self.expected_noise or r"(?!)")
         surprising = [line for line in self.noise if not expected.match(line)]
         assert not surprising, f"stderr has what is not JSON:\n{text[-4000:]}"
-        if status in (0, 1) and self.find("ready"):
+        if status in (0, 1) and self.find("ready") and not self._log_unread:
             assert self.find("stopped"), "no stopped event at a clean exit"
         for event in self.events:
             check_event(event)

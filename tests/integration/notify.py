@@ -1,8 +1,9 @@
 """A supervisor's side of sd_notify(3)."""
+import contextlib
 import socket
 import threading
 
-from waiting import Deadline
+from waiting import Deadline, seconds
 
 
 class NotifySocket:
@@ -58,3 +59,39 @@ class NotifySocket:
                 if deadline.passed():
                     raise AssertionError(f"no {wanted!r} among {self.messages[since:]}")
                 self._changed.wait(deadline.left())
+
+
+class SilentNotifySocket:
+    """One that reads only when it is asked to.  fill() leaves no room in its queue."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.bind(self.path)
+
+    def fill(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sock.sendto(b"junk", self.path)
+
+    def take(self):
+        """Everything that is there now, junk left out."""
+        messages = []
+        self._sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                messages.append(self._sock.recv(65536).decode())
+        return [m for m in messages if m != "junk"]
+
+    def next(self, timeout=20):
+        """The next change of state: no junk, no status, no watchdog."""
+        self._sock.settimeout(seconds(timeout))
+        while True:
+            message = self._sock.recv(65536).decode()
+            if message != "junk" and not message.startswith(("STATUS=", "WATCHDOG=")):
+                return message
+
+    def close(self):
+        self._sock.close()

@@ -31,13 +31,26 @@ def children(pid):
     return found
 
 
-def state(pid):
-    """A letter, as in ps(1); X where there is no such process."""
+def state(pid, thread=None):
+    """A letter, as in ps(1); X where there is no such process, or no such thread of it."""
+    path = f"/proc/{pid}/task/{thread}/stat" if thread else f"/proc/{pid}/stat"
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[0]
     except OSError:
         return "X"
+
+
+def thread(pid, name):
+    """The id of its thread of that name, or None."""
+    try:
+        for tid in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{tid}/comm", encoding="utf-8") as file:
+                if file.read().strip() == name:
+                    return int(tid)
+    except OSError:
+        pass
+    return None
 
 
 def alive(pid):

@@ -1,5 +1,6 @@
 """Stopping, flushing, statistics and reloading."""
 import itertools
+import os
 import signal
 import threading
 
@@ -233,14 +234,16 @@ def test_reload_applies_the_interval(start_collector, sqlite_store):
     sqlite_store.wait_count(10)
 
 
-def test_reload_applies_the_log_level(start_collector, sqlite_store):
-    collector = start_collector(sqlite_store)
+def test_reload_applies_the_log_level(start_collector, sqlite_store, notify_socket):
+    collector = start_collector(sqlite_store, env={"NOTIFY_SOCKET": notify_socket.path})
     collector.write_conf(log__level="debug")
     collector.reload()
     collector.send(frame("m", 1))
     collector.wait_event("client_disconnected", level="debug")
     collector.write_conf(log__level="warning", log__metrics=True)
+    mark = notify_socket.mark()
     collector.send_signal(signal.SIGHUP)
+    notify_socket.wait("READY=1", since=mark)
     # What is below warning is silent now, the answer to SIGUSR2 included.
     with collector.sender() as sender:
         sender.send(frame("", 1))
@@ -414,6 +417,55 @@ def test_reload_applies_to_clients(start_collector, sqlite_store):
         collector.reload()
         sender.send(frame("", 1) * 2)
         assert sender.read_to_end() == b""
+
+
+def make_conf_hang(collector):
+    """Whoever opens the file waits until somebody writes it, as on a disk that hangs."""
+    os.unlink(collector.conf_path)
+    os.mkfifo(collector.conf_path)
+
+
+@pytest.mark.threads
+def test_reload_of_a_file_that_hangs(start_collector, sqlite_store, notify_socket):
+    """Nobody waits for it but the reload; a signal that comes meanwhile is one more reload."""
+    collector = start_collector(sqlite_store, env={"NOTIFY_SOCKET": notify_socket.path})
+    make_conf_hang(collector)
+    mark = notify_socket.mark()
+    collector.send_signal(signal.SIGHUP)
+    notify_socket.wait("RELOADING=1", since=mark)
+    for _ in range(3):
+        collector.send_signal(signal.SIGHUP)
+        collector.statistics()  # signals of a kind that wait are one
+    with collector.sender() as sender:
+        sender.send(series("m", 100))
+        assert sender.sync(2) == 0
+    assert not collector.find("reloaded")
+    assert "READY=1" not in notify_socket.messages[mark:]
+    collector.write_conf(max_clients=7)
+    collector.wait_event("reloaded")
+    notify_socket.wait("RELOADING=1", since=mark, count=2)
+    assert len(collector.find("reloaded")) == 1
+    collector.write_conf(max_clients=8)
+    collector.wait_event("reloaded", count=2)
+    notify_socket.wait("READY=1", since=mark, count=2)
+    assert collector.stop() == 0
+    assert len(collector.find("reloaded")) == 2
+
+
+@pytest.mark.threads
+def test_stop_does_not_wait_for_a_reload_that_hangs(start_collector, database, notify_socket):
+    collector = start_collector(
+        database, batch__interval=3600, env={"NOTIFY_SOCKET": notify_socket.path}
+    )
+    collector.wait_event("database_connected")
+    make_conf_hang(collector)
+    collector.send_signal(signal.SIGHUP)
+    notify_socket.wait("RELOADING=1")
+    collector.send(series("m", 100))
+    assert collector.stop() == 0
+    assert database.count() == 100
+    assert collector.stopped["stored"] == 100
+    assert not collector.find("reloaded")
 
 
 @pytest.mark.threads

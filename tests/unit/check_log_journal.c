@@ -5,13 +5,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
@@ -20,7 +23,9 @@
 #include "log/log_event.h"
 
 static struct {
-	int calls, result, stream_result;
+	int calls, result, connect_errno;
+	bool hangs;
+	sem_t called, go_on;           /* while it hangs */
 	char entry[4 * LOG_EVENT_MAX]; /* the fields of the last entry, a line each */
 	size_t len;
 } journal;
@@ -29,6 +34,10 @@ static struct {
 int
 sd_journal_sendv(const struct iovec *iov, int n)
 {
+	if (journal.hangs) {
+		(void)sem_post(&journal.called);
+		(void)sem_wait(&journal.go_on);
+	}
 	journal.calls++;
 	journal.len = 0;
 	for (int i = 0; i < n; i++) {
@@ -40,13 +49,22 @@ sd_journal_sendv(const struct iovec *iov, int n)
 	return journal.result;
 }
 
+/* And what looks for its socket. */
 int
-sd_journal_stream_fd(const char *identifier, int priority, int level_prefix)
+connect(int fd, const struct sockaddr *sa, socklen_t len)
 {
-	ck_assert_str_eq(identifier, "metric-collectord");
-	(void)priority;
-	(void)level_prefix;
-	return journal.stream_result < 0 ? journal.stream_result : open("/dev/null", O_WRONLY);
+	struct sockaddr_un un;
+	int type;
+	socklen_t size = sizeof(type);
+
+	ck_assert_uint_eq(len, sizeof(un));
+	memcpy(&un, sa, sizeof(un));
+	ck_assert_int_eq(un.sun_family, AF_UNIX);
+	ck_assert_str_eq(un.sun_path, "/run/systemd/journal/socket");
+	ck_assert_int_eq(getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size), 0);
+	ck_assert_int_eq(type, SOCK_DGRAM); /* which never waits for who accepts */
+	errno = journal.connect_errno;
+	return errno ? -1 : 0;
 }
 
 /* The entry behind its MESSAGE, and the message with its timestamp made "T". */
@@ -157,7 +175,7 @@ END_TEST
 
 START_TEST(no_journal)
 {
-	journal.stream_result = -ENOENT;
+	journal.connect_errno = ENOENT;
 	ck_assert_int_eq(log_open(LOG_TARGET_JOURNAL, LOG_DEBUG), -ENOENT);
 	log_event(LOG_DEBUG, "e");
 	ck_assert_int_eq(journal.calls, 0);
@@ -237,6 +255,82 @@ START_TEST(target_changes)
 END_TEST
 
 static void
+start_with_hanging_journal(void)
+{
+	journal.hangs = true;
+	ck_assert_int_eq(sem_init(&journal.called, 0, 0), 0);
+	ck_assert_int_eq(sem_init(&journal.go_on, 0, 0), 0);
+	ck_assert_int_eq(log_open(LOG_TARGET_JOURNAL, LOG_INFO), 0);
+	ck_assert_int_eq(log_start(), 0);
+}
+
+/* A journald that stops reading holds nobody up, and gets everything with its fields later. */
+START_TEST(hanging_journal)
+{
+	char message[300];
+
+	start_with_hanging_journal();
+	log_event(LOG_INFO, "first");
+	(void)sem_wait(&journal.called);
+	for (int i = 0; i < 100; i++)
+		log_event(LOG_INFO, "e", LOG_I64("i", i));
+	ck_assert_int_eq(log_open(LOG_TARGET_JOURNAL, LOG_INFO), 0); /* a reload */
+	ck_assert_int_eq(journal.calls, 0);
+	for (int i = 0; i <= 100; i++)
+		(void)sem_post(&journal.go_on);
+	log_close();
+	ck_assert_int_eq(journal.calls, 101);
+	ck_assert_str_eq(entry(message), "PRIORITY=6\nSYSLOG_IDENTIFIER=metric-collectord\n"
+					 "EVENT=e\nI=99\n");
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
+/* What a reload turned to stderr goes there, and what came before to the journal. */
+START_TEST(target_changes_with_the_thread)
+{
+	start_with_hanging_journal();
+	log_event(LOG_INFO, "a");
+	ck_assert_int_eq(log_open(LOG_TARGET_STDERR, LOG_INFO), 0);
+	log_event(LOG_INFO, "b");
+	(void)sem_post(&journal.go_on);
+	log_close();
+	ck_assert_int_eq(journal.calls, 1);
+	ck_assert_str_eq(captured(), LINE("b", "info", ""));
+}
+END_TEST
+
+START_TEST(journal_failure_falls_back_in_the_thread)
+{
+	ck_assert_int_eq(log_open(LOG_TARGET_JOURNAL, LOG_INFO), 0);
+	ck_assert_int_eq(log_start(), 0);
+	journal.result = -EPERM;
+	log_event(LOG_INFO, "e", LOG_U64("n", 1));
+	log_close();
+	ck_assert_int_eq(journal.calls, 1);
+	ck_assert_str_eq(captured(), LINE("e", "info", ",\"n\":1"));
+}
+END_TEST
+
+START_TEST(close_gives_a_hanging_journal_up)
+{
+	start_with_hanging_journal();
+	log_event(LOG_INFO, "lost");
+	log_close();
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
+static void
+add_thread(TCase *tc)
+{
+	tcase_add_test(tc, hanging_journal);
+	tcase_add_test(tc, target_changes_with_the_thread);
+	tcase_add_test(tc, journal_failure_falls_back_in_the_thread);
+	tcase_add_test(tc, close_gives_a_hanging_journal_up);
+}
+
+static void
 add_journal(TCase *tc)
 {
 	tcase_add_test(tc, journal_fields);
@@ -257,6 +351,7 @@ main(void)
 	int failed;
 
 	add_journal(new_case(s, "journal", capture));
+	add_thread(new_case(s, "thread", capture));
 
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

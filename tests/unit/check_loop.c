@@ -173,6 +173,72 @@ START_TEST(hooks_follow_the_callbacks_in_order)
 }
 END_TEST
 
+/* ---- how long turns take ---- */
+
+static uint64_t busy_ms;
+
+/* Takes its time, once. */
+static void
+be_busy(void *arg)
+{
+	uint64_t until = clock_ms() + busy_ms;
+
+	(void)arg;
+	while (clock_ms() < until)
+		;
+	busy_ms = 0;
+}
+
+static void
+be_busy_io(void *arg, unsigned events)
+{
+	(void)events;
+	be_busy(arg);
+}
+
+/* What callbacks and hooks take counts, and the wait does not. */
+START_TEST(turns_are_measured)
+{
+	uint64_t start_ns;
+	struct loop_turns t;
+	struct end e;
+
+	loop_take_turns(loop, &t);
+	ck_assert_uint_eq(t.max_ns, 0);
+	ck_assert_uint_eq(t.p99_ns, 0);
+	for (int i = 0; i < 200; i++)
+		turn();
+	loop_take_turns(loop, &t);
+	ck_assert_uint_gt(t.p99_ns, 0);
+	ck_assert_uint_ge(t.max_ns, t.p99_ns);
+
+	start_ns = clock_ns();
+	ck_assert_int_eq(loop_turn(loop, 50), 0); /* nothing is ready: it waits so long */
+	loop_take_turns(loop, &t);
+	ck_assert_uint_le(t.max_ns + 49000000, clock_ns() - start_ns);
+
+	end_open(&e);
+	loop_io_init(loop, &e.io, be_busy_io, &e);
+	end_watch(&e, LOOP_READ);
+	end_feed(&e);
+	busy_ms = 20; /* the callback */
+	turn();
+	loop_take_turns(loop, &t);
+	ck_assert_uint_ge(t.max_ns, 19000000);
+	end_close(&e);
+
+	loop_on_turn(loop, be_busy, NULL);
+	busy_ms = 20; /* the hook */
+	for (int i = 0; i < 200; i++)
+		turn();
+	loop_take_turns(loop, &t);
+	ck_assert_uint_ge(t.max_ns, 19000000);
+	turn();
+	loop_take_turns(loop, &t); /* what was taken is gone */
+	ck_assert_uint_eq(t.p99_ns, t.max_ns);
+}
+END_TEST
+
 /* ---- readiness ---- */
 
 START_TEST(readiness_is_level_triggered)
@@ -658,6 +724,7 @@ main(void)
 	    default_is_as_configured,
 	    signal_handler_ends_the_wait,
 	    hooks_follow_the_callbacks_in_order,
+	    turns_are_measured,
 	    readiness_is_level_triggered,
 	    mask_changes,
 	    no_descriptor_is_an_error,

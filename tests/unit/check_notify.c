@@ -1,7 +1,9 @@
 #include "log/notify.h"
 
 #include <check.h>
+#include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -9,8 +11,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "log_test.h"
+#include "base/clock.h"
 
 /* The supervisor: an abstract datagram socket, new for each test. */
 static int supervisor = -1;
@@ -38,7 +42,7 @@ teardown(void)
 	(void)close(supervisor);
 }
 
-/* What arrived; "" when nothing did.  A datagram is there once sd_notify() returns. */
+/* What arrived; "" when nothing did.  A datagram is there once it was sent. */
 static const char *
 received(void)
 {
@@ -61,23 +65,14 @@ START_TEST(states)
 }
 END_TEST
 
-static uint64_t
-monotonic_us(void)
-{
-	struct timespec ts;
-
-	ck_assert_int_eq(clock_gettime(CLOCK_MONOTONIC, &ts), 0);
-	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
-}
-
 START_TEST(reloading_says_when)
 {
-	uint64_t before = monotonic_us(), after, said = 0;
+	uint64_t before = clock_ns() / 1000, after, said = 0;
 	int end = 0;
 	const char *text;
 
 	notify_reloading();
-	after = monotonic_us();
+	after = clock_ns() / 1000;
 	text = received();
 	ck_assert_int_eq(sscanf(text, "RELOADING=1\nMONOTONIC_USEC=%" SCNu64 "%n", &said, &end), 1);
 	ck_assert_uint_eq((size_t)end, strlen(text));
@@ -140,6 +135,188 @@ START_TEST(status_after_a_failure)
 }
 END_TEST
 
+/* ---- a supervisor that does not read ---- */
+
+/* Sends junk until its queue is full. */
+static void
+fill_queue(void)
+{
+	struct sockaddr_un un;
+	socklen_t len = sizeof(un);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	ck_assert_int_eq(getsockname(supervisor, (struct sockaddr *)&un, &len), 0);
+	while (sendto(fd, "junk", 4, 0, (struct sockaddr *)&un, len) == 4)
+		;
+	ck_assert_int_eq(errno, EAGAIN);
+	(void)close(fd);
+}
+
+/* Makes room for one datagram. */
+static void
+read_one(void)
+{
+	ck_assert_str_eq(received(), "junk");
+}
+
+static void
+read_junk(void)
+{
+	char c[4];
+
+	while (recv(supervisor, c, sizeof(c), MSG_PEEK) == 4 && memcmp(c, "junk", 4) == 0)
+		read_one();
+}
+
+START_TEST(states_wait_in_their_order)
+{
+	fill_queue();
+	notify_ready();
+	notify_reloading();
+	notify_ready();
+	notify_stopping();
+	read_junk();
+	ck_assert_str_eq(received(), "");
+	notify_tick();
+	ck_assert_str_eq(received(), "READY=1");
+	starts_with(received(), "RELOADING=1\nMONOTONIC_USEC=");
+	ck_assert_str_eq(received(), "READY=1");
+	ck_assert_str_eq(received(), "STOPPING=1");
+	notify_tick();
+	ck_assert_str_eq(received(), "");
+}
+END_TEST
+
+/* Whatever comes, at most four wait; the last reload is the one that counts, with its time. */
+START_TEST(of_many_reloads_the_last_is_told)
+{
+	uint64_t before = 0, said = 0;
+
+	fill_queue();
+	notify_ready();
+	for (int i = 0; i < 100; i++) {
+		before = clock_ns() / 1000;
+		notify_reloading();
+		notify_tick();
+		notify_ready();
+	}
+	notify_stopping();
+	read_junk();
+	notify_tick();
+	ck_assert_str_eq(received(), "READY=1");
+	ck_assert_int_eq(sscanf(received(), "RELOADING=1\nMONOTONIC_USEC=%" SCNu64, &said), 1);
+	ck_assert_uint_ge(said, before);
+	ck_assert_str_eq(received(), "READY=1");
+	ck_assert_str_eq(received(), "STOPPING=1");
+	ck_assert_str_eq(received(), "");
+}
+END_TEST
+
+/* Room for one datagram is a state's, whoever comes first. */
+START_TEST(no_state_is_overtaken)
+{
+	fill_queue();
+	notify_ready();
+	notify_stopping();
+	read_one();
+	if (_i == 0)
+		notify_status("idle");
+	else
+		notify_watchdog();
+	read_junk();
+	ck_assert_str_eq(received(), "READY=1");
+	ck_assert_str_eq(received(), "");
+	notify_tick();
+	ck_assert_str_eq(received(), "STOPPING=1");
+	ck_assert_str_eq(received(), "");
+}
+END_TEST
+
+START_TEST(what_is_told_again_does_not_wait)
+{
+	fill_queue();
+	notify_watchdog();
+	notify_status("one");
+	notify_status("two");
+	read_junk();
+	notify_tick();
+	ck_assert_str_eq(received(), "");
+	notify_status("two");
+	notify_watchdog();
+	ck_assert_str_eq(received(), "STATUS=two");
+	ck_assert_str_eq(received(), "WATCHDOG=1");
+}
+END_TEST
+
+START_TEST(stall_is_logged)
+{
+	uint64_t start = clock_ms();
+	const char *seconds;
+
+	capture();
+	fill_queue();
+	notify_ready();
+	notify_tick();
+	ck_assert_str_eq(captured(), ""); /* a moment is none */
+	while (clock_ms() - start < 1100)
+		(void)poll(NULL, 0, 100);
+	notify_tick();
+	ck_assert_str_eq(captured(), LINE("supervisor_stalled", "warning", ",\"waiting\":1"));
+	notify_tick();
+	ck_assert_str_eq(captured(), "");
+	read_junk();
+	notify_tick();
+	seconds = captured();
+	starts_with(seconds,
+		    "{\"event\":\"supervisor_resumed\",\"timestamp\":\"T\",\"level\":\"notice\""
+		    ",\"seconds\":");
+	ck_assert_double_ge(strtod(strstr(seconds, "\"seconds\":") + 10, NULL), 1.0);
+	notify_tick();
+	notify_watchdog();
+	ck_assert_str_eq(captured(), "");
+}
+END_TEST
+
+/* ---- addresses ---- */
+
+START_TEST(path_as_address)
+{
+	char dir[] = "/tmp/check_notify.XXXXXX";
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	(void)snprintf(un.sun_path, sizeof(un.sun_path), "%s/notify", dir);
+	(void)close(supervisor);
+	supervisor = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	ck_assert_int_eq(bind(supervisor, (struct sockaddr *)&un, sizeof(un)), 0);
+	ck_assert_int_eq(setenv("NOTIFY_SOCKET", un.sun_path, 1), 0);
+	notify_ready();
+	(void)unlink(un.sun_path);
+	(void)rmdir(dir);
+	ck_assert_str_eq(received(), "READY=1");
+	notify_stopping(); /* nobody is there: not tried again either */
+	notify_tick();
+	ck_assert_str_eq(received(), "");
+}
+END_TEST
+
+START_TEST(no_address)
+{
+	static const char *const values[] = {"", "@", "/", "notify", "vsock:2:1234"};
+	char *far = repeat("/too-far", 200);
+
+	for (size_t i = 0; i < COUNT(values); i++) {
+		ck_assert_int_eq(setenv("NOTIFY_SOCKET", values[i], 1), 0);
+		notify_ready();
+		notify_status("%zu", i);
+	}
+	ck_assert_int_eq(setenv("NOTIFY_SOCKET", far, 1), 0);
+	notify_ready();
+	ck_assert_str_eq(received(), "");
+	free(far);
+}
+END_TEST
+
 START_TEST(without_a_supervisor_nothing_happens)
 {
 	ck_assert_int_eq(unsetenv("NOTIFY_SOCKET"), 0);
@@ -191,6 +368,13 @@ main(void)
 	tcase_add_test(tc, status_is_one_line);
 	tcase_add_loop_test(tc, long_status_is_cut_between_characters, 0, 3);
 	tcase_add_test(tc, status_after_a_failure);
+	tcase_add_test(tc, states_wait_in_their_order);
+	tcase_add_test(tc, of_many_reloads_the_last_is_told);
+	tcase_add_loop_test(tc, no_state_is_overtaken, 0, 2);
+	tcase_add_test(tc, what_is_told_again_does_not_wait);
+	tcase_add_test(tc, stall_is_logged);
+	tcase_add_test(tc, path_as_address);
+	tcase_add_test(tc, no_address);
 	tcase_add_test(tc, without_a_supervisor_nothing_happens);
 	tcase_add_loop_test(tc, watchdog_period, 0,
 			    (int)(sizeof(watchdogs) / sizeof(watchdogs[0])));

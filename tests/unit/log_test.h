@@ -34,13 +34,6 @@ still_clock(void)
 	return clock_now;
 }
 
-/* Each look at it takes 10 ms: patience ends without waiting for it. */
-static inline uint64_t
-hasty_clock(void)
-{
-	return clock_now += 10;
-}
-
 static inline void
 stderr_is(int fd)
 {
