@@ -78,14 +78,15 @@ note_synced(struct queue *q, uint64_t position)
 	}
 }
 
-/* A kept batch is to be stored again, unless its file has gone or is in use as it is. */
+/* A kept batch is to be stored again, unless its number is there already: somebody copied a file.
+ */
 static void
 take_back(struct queue *q, const struct spool_header *h)
 {
 	struct batch *same = queue_from(q, h->number);
 	struct batch *b = NULL;
 
-	if (h->summary.rows && !(same && same->number == h->number))
+	if (!same || same->number != h->number)
 		b = batch_new_on_disk(h);
 	(void)pthread_mutex_lock(&q->mutex);
 	if (b)

@@ -131,7 +131,6 @@ disk_start(struct spool *s, enum conf_sync sync, void (*news)(void *arg), void *
 	disk_jobs_init(&d->writes);
 	disk_jobs_init(&d->errands);
 	disk_jobs_init(&d->unkeeps);
-	disk_jobs_init(&d->unkept);
 	init_locks(d);
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -174,7 +173,6 @@ disk_free(struct disk *d)
 	jobs_free(&d->writes);
 	jobs_free(&d->errands);
 	jobs_free(&d->unkeeps);
-	jobs_free(&d->unkept);
 	(void)pthread_cond_destroy(&d->ended);
 	(void)pthread_cond_destroy(&d->wake);
 	(void)pthread_mutex_destroy(&d->lock);
@@ -396,8 +394,10 @@ disk_unkeep(struct disk *d, struct spool_header *headers, size_t n)
 	job->n = n;
 	(void)pthread_mutex_lock(&d->lock);
 	disk_jobs_add(&d->unkeeps, job);
+	d->unkeeping += n;
 	poke(d);
 	(void)pthread_mutex_unlock(&d->lock);
+	d->news(d->news_arg);
 	return 0;
 }
 
@@ -423,21 +423,36 @@ disk_progress(struct disk *d, struct disk_progress *ret)
 	(void)pthread_mutex_unlock(&d->lock);
 }
 
+struct disk_job *
+disk_unkeep_next(struct disk *d, bool rename)
+{
+	struct disk_job *job = d->unkeeps.head;
+
+	while (job && (rename ? job->done : job->taken) == job->n)
+		job = job->next;
+	return job;
+}
+
+void
+disk_unkeep_end(struct disk *d)
+{
+	struct disk_job *job;
+
+	while ((job = d->unkeeps.head) && job->done == job->n && job->taken == job->n)
+		disk_job_free(disk_jobs_take(&d->unkeeps));
+}
+
 size_t
 disk_take_unkept(struct disk *d, struct spool_header *out, size_t max)
 {
+	struct disk_job *job;
 	size_t n = 0;
 
 	(void)pthread_mutex_lock(&d->lock);
-	while (d->unkept.head && n < max) {
-		struct disk_job *job = d->unkept.head;
-
-		while (n < max && job->taken < job->done)
+	while (n < max && (job = disk_unkeep_next(d, false)))
+		while (n < max && job->taken < job->n)
 			out[n++] = job->headers[job->taken++];
-		if (job->taken < job->n)
-			break; /* all there is for now */
-		disk_job_free(disk_jobs_take(&d->unkept));
-	}
+	disk_unkeep_end(d);
 	(void)pthread_mutex_unlock(&d->lock);
 	return n;
 }

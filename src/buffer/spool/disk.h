@@ -99,8 +99,9 @@ void disk_use_reserve(struct disk *d);
 void disk_repair(struct disk *d, uint64_t number, bool all);
 
 /*
- * Makes kept batches unstored again (spool_unkeep()), so that disk_take_unkept() gives their
- * headers.  headers become the disk's; n is 1 or more.  Returns 0 or -ENOMEM.
+ * Makes kept batches unstored again: disk_take_unkept() gives their headers at once, and their
+ * files are renamed one after the other (spool_unkeep()).  headers become the disk's; n is 1 or
+ * more. Returns 0 or -ENOMEM.
  */
 int disk_unkeep(struct disk *d, struct spool_header *headers, size_t n);
 
@@ -121,10 +122,7 @@ struct disk_progress {
 };
 void disk_progress(struct disk *d, struct disk_progress *ret);
 
-/*
- * Copies at most max headers of batches that are unstored again; returns how many.  One whose file
- * is gone has no rows.
- */
+/* Copies at most max headers of batches that are unstored again; returns how many. */
 size_t disk_take_unkept(struct disk *d, struct spool_header *out, size_t max);
 
 /* No file that waits to be removed, or could not be, has a smaller number. */

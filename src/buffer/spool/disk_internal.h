@@ -8,7 +8,6 @@
 
 #include "buffer/spool/disk.h"
 
-/* What is to be done; one that is to be unkept stands for many batches. */
 enum disk_task {
 	DISK_WRITE,
 	DISK_SEAL,
@@ -33,7 +32,9 @@ struct disk_job {
 
 	/* DISK_UNKEEP */
 	struct spool_header *headers;
-	size_t n, done, taken; /* by the thread, by the loop */
+	size_t n;
+	size_t done;  /* renamed by the thread */
+	size_t taken; /* by the loop */
 };
 
 struct disk_jobs {
@@ -79,9 +80,8 @@ struct disk {
 	struct disk_jobs writes;
 	struct disk_job *last_write; /* the newest, as long as it can be made longer; or NULL */
 	struct disk_jobs errands;
-	struct disk_jobs unkeeps;   /* not begun */
-	struct disk_jobs unkept;    /* begun or done; the loop takes from the first */
-	struct disk_job *unkeeping; /* of these, the one that is not done; or NULL */
+	struct disk_jobs unkeeps; /* until all of a job is renamed, and taken by the loop */
+	uint64_t unkeeping;       /* files that wait to be renamed */
 	uint64_t appended, written, synced;
 	uint64_t sync_wanted; /* to be synced up to here */
 	uint64_t sealed;
@@ -111,6 +111,12 @@ struct disk_job *disk_jobs_take(struct disk_jobs *jobs);
 
 /* Frees a job with what it holds; the lock is held. */
 void disk_job_free(struct disk_job *job);
+
+/* The first job that has files to be renamed, or headers to be taken; the lock is held. */
+struct disk_job *disk_unkeep_next(struct disk *d, bool rename);
+
+/* Frees those that are over; likewise. */
+void disk_unkeep_end(struct disk *d);
 
 /* Gives a reference back; the lock is held. */
 void disk_file_unref(struct disk_file *f);

@@ -13,7 +13,8 @@
 #include "log/log.h"
 
 #define UPKEEP_MS 1000
-#define UPKEEP_FILES 256 /* deleted or renamed between two looks at what else waits */
+#define UPKEEP_FILES 256 /* deleted between two looks at what else waits */
+#define UNKEEP_MS 20     /* of renaming, likewise */
 
 /* ---- calls ---- */
 
@@ -97,13 +98,23 @@ give_up(struct disk_file *f)
 	f->file = NULL;
 }
 
+/* A kept batch that was stored again may still have to get its name back. */
+static int
+find_name(struct disk *d, uint64_t number, bool may_be_kept)
+{
+	return may_be_kept ? spool_unkeep(d->spool, number) : -ENOENT;
+}
+
 static void
 remove_file(struct disk *d, uint64_t number, bool keep)
 {
+	bool may_be_kept = d->unkeeping > 0;
 	int r;
 
 	call_begin(d, keep ? "rename" : "unlink");
 	r = spool_remove(d->spool, number, keep);
+	if (r == -ENOENT && find_name(d, number, may_be_kept) == 0)
+		r = spool_remove(d->spool, number, keep);
 	call_end(d);
 	if (r == 0 || r == -ENOENT)
 		return;
@@ -247,11 +258,13 @@ static void
 do_errand(struct disk *d)
 {
 	struct disk_job *job = disk_jobs_take(&d->errands);
+	bool may_be_kept = d->unkeeping > 0;
 
 	if (job->task == DISK_KEEP || job->task == DISK_REMOVE) {
 		end_file(d, job);
 	} else {
 		call_begin(d, "repair");
+		(void)find_name(d, job->number, may_be_kept);
 		if (job->task == DISK_REPAIR)
 			spool_repair(d->spool, job->number);
 		else
@@ -274,48 +287,37 @@ do_reserve(struct disk *d)
 
 /* ---- batches that are to be stored again ---- */
 
-/* Returns 0, or the error that all of them may have: the disk's. */
-static int
-unkeep(struct disk *d, struct spool_header *h)
+/* One that is gone has been stored and removed meanwhile, or whoever reads it will say so. */
+static bool
+unkeep(struct disk *d, uint64_t number, int *error)
 {
-	int r = spool_unkeep(d->spool, h->number);
-
-	if (r == -ENOENT) {
-		h->summary.rows = 0;
-		return 0;
-	}
-	return r;
+	*error = spool_unkeep(d->spool, number);
+	return *error == 0 || *error == -ENOENT;
 }
 
 static void
 do_unkeep(struct disk *d)
 {
-	struct disk_job *job = d->unkeeping;
-	size_t at, end;
-	int r = 0;
+	struct disk_job *job = disk_unkeep_next(d, true);
+	uint64_t until_ms = clock_ms() + UNKEEP_MS;
+	size_t at = job->done;
+	int error;
 
-	if (!job) {
-		job = d->unkeeping = disk_jobs_take(&d->unkeeps);
-		disk_jobs_add(&d->unkept, job);
-	}
-	at = job->done;
-	end = job->n - at < UPKEEP_FILES ? job->n : at + UPKEEP_FILES;
 	call_begin(d, "rename");
-	while (at < end && (r = unkeep(d, &job->headers[at])) == 0)
-		at++;
+	while (unkeep(d, job->headers[at].number, &error) && ++at < job->n && clock_ms() < until_ms)
+		;
 	call_end(d);
+	d->unkeeping -= at - job->done;
 	job->done = at;
+	disk_unkeep_end(d);
 	d->unkeep_retry_ms = 0;
-	if (at == job->n)
-		d->unkeeping = NULL;
-	if (r < 0) {
-		d->unkeep_retry_ms = clock_ms() + SPOOL_RETRY_MS;
-		log_event_limited(LOG_WARNING, "spool_error/unkeep", "spool_error",
-				  LOG_STR("error", strerror(-r)),
-				  LOG_STR("hint", "a batch that the database lacks waits for the "
-						  "spool's file system"));
-	}
-	tell(d);
+	if (error == 0 || error == -ENOENT)
+		return;
+	d->unkeep_retry_ms = clock_ms() + SPOOL_RETRY_MS;
+	log_event_limited(
+	    LOG_WARNING, "spool_error/unkeep", "spool_error", LOG_STR("error", strerror(-error)),
+	    LOG_STR("hint", "a batch that the database lacks cannot get its name back; "
+			    "a restart would take it for stored"));
 }
 
 /* ---- once a second ---- */
@@ -378,7 +380,7 @@ due_ms(const struct disk *d)
 	sooner(&due, d->errands.head || d->use_reserve, 0);
 	sooner(&due, d->writes.head, d->write_retry_ms);
 	sooner(&due, sync_due(d), d->sync_retry_ms);
-	sooner(&due, d->unkeeping || d->unkeeps.head, d->unkeep_retry_ms);
+	sooner(&due, d->unkeeping > 0, d->unkeep_retry_ms);
 	return due;
 }
 
@@ -412,7 +414,7 @@ go_round(struct disk *d)
 	do_writes(d);
 	if (sync_due(d) && d->sync_retry_ms <= now_ms)
 		do_sync(d);
-	if ((d->unkeeping || d->unkeeps.head) && d->unkeep_retry_ms <= now_ms)
+	if (d->unkeeping > 0 && d->unkeep_retry_ms <= now_ms)
 		do_unkeep(d);
 	if (upkeep_due_ms(d) <= now_ms)
 		do_upkeep(d);

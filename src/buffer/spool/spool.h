@@ -128,7 +128,8 @@ bool spool_reserve_use(struct spool *s);
 
 /*
  * Reads a sealed batch's frames into memory that the caller frees, and changes nothing; *sum tells
- * what they are.  *damaged says that some of the file is lost: spool_repair() saves that in
+ * what they are.  A batch that was taken off the list of kept ones is read under either name.
+ * *damaged says that some of the file is lost: spool_repair() saves that in
  * corrupt/.  -ENOENT when the file is gone; -ENODATA when nothing of it is sound
  * (spool_set_aside() is the remedy).  Any thread.
  */

@@ -376,17 +376,34 @@ strip_blocks(struct scan *sc)
 	}
 }
 
+/*
+ * Opens a batch's file.  A kept one that is to be stored again may have either name, and get the
+ * other in between.
+ */
+static int
+open_batch(const struct spool *s, uint64_t number, uint64_t *size)
+{
+	static const char *const suffixes[] = {SPOOL_BATCH, SPOOL_STORED, SPOOL_BATCH};
+	int fd = -ENOENT;
+
+	for (int i = 0; i < 3 && fd == -ENOENT; i++) {
+		char name[SPOOL_NAME_MAX];
+
+		spool_name_as(name, number, suffixes[i]);
+		fd = io_open(s, name, O_RDONLY, size);
+	}
+	return fd;
+}
+
 /* Reads and judges the file of a batch.  The caller frees sc->data, and closes *fd. */
 static int
 scan_batch(const struct spool *s, uint64_t number, struct scan *sc, int *fd)
 {
-	char name[SPOOL_NAME_MAX];
 	uint64_t size;
 	int r;
 
 	sc->data = NULL;
-	spool_name(name, number);
-	*fd = io_open(s, name, O_RDONLY, &size);
+	*fd = open_batch(s, number, &size);
 	if (*fd < 0)
 		return *fd;
 	r = scan_file(s, number, *fd, size, sc);
