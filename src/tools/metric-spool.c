@@ -209,19 +209,19 @@ status_file(struct tool *t, const struct look_entry *e, bool live, struct totals
 	if (r < 0)
 		return r == -ENOENT ? EXIT_SUCCESS : EXIT_FAILURE; /* stored meanwhile */
 	sum->batches++;
-	sum->rows += l.sum.rows;
+	sum->rows += l.verdict.sound.rows;
 	sum->bytes += l.size;
-	if (l.sum.rows && (!sum->min_us || l.sum.min_us < sum->min_us))
-		sum->min_us = l.sum.min_us;
+	if (l.verdict.sound.rows && (!sum->min_us || l.verdict.sound.min_us < sum->min_us))
+		sum->min_us = l.verdict.sound.min_us;
 	(void)printf(t->json ? "{\"file\":\"%s\",\"state\":\"%s\",\"rows\":%" PRIu64
 			       ",\"bytes\":%" PRIu64
 			     : "%-27s %-8s %10" PRIu64 " %12" PRIu64,
-		     l.name, state_name(e, &l), l.sum.rows, l.size);
-	print_time(t, "oldest", l.sum.rows, l.sum.min_us);
-	print_time(t, "newest", l.sum.rows, l.sum.max_us);
+		     l.name, state_name(e, &l), l.verdict.sound.rows, l.size);
+	print_time(t, "oldest", l.verdict.sound.rows, l.verdict.sound.min_us);
+	print_time(t, "newest", l.verdict.sound.rows, l.verdict.sound.max_us);
 	if (t->json)
 		(void)printf(",\"batch\":%" PRIu64 ",\"damaged_bytes\":%" PRIu64 "}", e->number,
-			     l.damaged);
+			     l.verdict.damaged);
 	(void)putchar('\n');
 	return EXIT_SUCCESS;
 }
@@ -288,15 +288,16 @@ command_check(struct tool *t, char **argv)
 			bad++;
 			continue;
 		}
-		if (l.alien)
-			(void)printf("%s: holds batch %" PRIu64 "\n", l.name, l.header.number);
-		if (l.torn)
+		if (l.verdict.other_number)
+			(void)printf("%s: holds batch %" PRIu64 "\n", l.name,
+				     l.verdict.header.number);
+		if (l.verdict.torn)
 			(void)printf("%s: the last %zu bytes are an unfinished block, as a crash "
 				     "leaves it\n",
-				     l.name, l.torn);
+				     l.name, l.verdict.torn);
 		bad += l.state == LOOK_DAMAGED;
-		rows += l.sum.rows;
-		damaged += l.damaged;
+		rows += l.verdict.sound.rows;
+		damaged += l.verdict.damaged;
 	}
 	(void)printf("%s: files %zu, rows %" PRIu64 ", damaged files %zu, damaged bytes %" PRIu64
 		     "\n",
@@ -396,20 +397,20 @@ plan_file(const struct look *l)
 
 	if (l->state == LOOK_WHOLE)
 		return false;
-	if (l->alien)
+	if (l->verdict.other_number)
 		(void)printf("%s: holds batch %" PRIu64 ": move it to corrupt/\n", name,
-			     l->header.number);
-	else if (l->sum.rows == 0)
+			     l->verdict.header.number);
+	else if (l->verdict.sound.rows == 0)
 		(void)printf("%s: holds no sound block: %s\n", name,
 			     l->state == LOOK_DAMAGED ? "move it to corrupt/" : "delete it");
 	else if (l->state == LOOK_DAMAGED)
 		(void)printf("%s: save %" PRIu64 " damaged bytes in corrupt/, keep %" PRIu64
 			     " rows\n",
-			     name, l->damaged, l->sum.rows);
+			     name, l->verdict.damaged, l->verdict.sound.rows);
 	else
 		(void)printf("%s: cut %zu bytes of an unfinished block off, seal it with %" PRIu64
 			     " rows\n",
-			     name, l->torn, l->sum.rows);
+			     name, l->verdict.torn, l->verdict.sound.rows);
 	return true;
 }
 

@@ -19,20 +19,19 @@ on_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint32_t
 
 	(void)offset;
 	(void)rows;
-	if (l->block && !l->alien) /* of another number: a copy, which must not count twice */
+	if (l->block &&
+	    !l->verdict.other_number) /* of another number: a copy, which must not count twice */
 		l->block(l->arg, frames, len);
 }
 
 static void
 on_damage(void *arg, size_t offset, const uint8_t *p, size_t len)
 {
-	struct look *l = arg;
+	const struct look *l = arg;
 
 	(void)p;
-	l->damaged += len;
 	if (l->print)
-		(void)printf("%s: %zu damaged bytes at offset %zu\n", l->name, len,
-			     offset + SPOOL_FILE_HEADER);
+		(void)printf("%s: %zu damaged bytes at offset %zu\n", l->name, len, offset);
 }
 
 /* Opens a file of the spool; it may be anything that somebody has put there. */
@@ -87,51 +86,29 @@ read_rest(int fd, uint8_t **data, size_t *size)
 	return 0;
 }
 
-/* What the spool would make of it (spool_recover.c): l has the header and what a walk has found. */
-static void
-judge(struct look *l, bool header_sound)
+static enum look_state
+state_of(const struct spool_verdict *v)
 {
-	const struct spool_summary *sealed = &l->header.summary;
-	bool short_of = false;
-
-	if (l->live && l->size < SPOOL_FILE_HEADER) {
-		l->state = LOOK_OPEN;
-		return;
-	}
-	if (!header_sound) {
-		l->damaged += l->size < SPOOL_FILE_HEADER ? l->size : SPOOL_FILE_HEADER;
-		if (l->print)
-			(void)printf("%s: the header is damaged\n", l->name);
-	} else if (l->header.sealed) {
-		l->damaged += l->torn; /* once it was whole */
-		if (l->torn && l->print)
-			(void)printf("%s: the last %zu bytes are damaged\n", l->name, l->torn);
-		l->torn = 0;
-		short_of = l->sum.rows != sealed->rows || l->size != sealed->file_size;
-		if (l->sum.rows < sealed->rows && l->print)
-			(void)printf("%s: %" PRIu64 " of %" PRIu64 " rows are left\n", l->name,
-				     l->sum.rows, sealed->rows);
-	}
-	if (l->damaged || l->alien || !header_sound || short_of)
-		l->state = LOOK_DAMAGED;
-	else
-		l->state = l->header.sealed ? LOOK_WHOLE : LOOK_OPEN;
+	if (v->damaged || v->other_number || v->differs)
+		return LOOK_DAMAGED;
+	return v->header.sealed ? LOOK_WHOLE : LOOK_OPEN;
 }
 
 /* The summary of a whole file tells what is in it, at the cost of its header alone. */
 static bool
 look_at_summary(struct look *l, const struct look_entry *e, int fd)
 {
+	struct spool_header *h = &l->verdict.header;
 	uint8_t header[SPOOL_FILE_HEADER];
 	struct stat st;
 	ssize_t n = pread(fd, header, sizeof(header), 0);
 
-	if (n < 0 || spool_header_decode(header, (size_t)n, &l->header) < 0 || !l->header.sealed ||
-	    l->header.number != e->number || fstat(fd, &st) < 0 ||
-	    (uint64_t)st.st_size != l->header.summary.file_size)
+	if (n < 0 || spool_header_decode(header, (size_t)n, h) < 0 || !h->sealed ||
+	    h->number != e->number || fstat(fd, &st) < 0 ||
+	    (uint64_t)st.st_size != h->summary.file_size)
 		return false;
 	l->size = (uint64_t)st.st_size;
-	l->sum = l->header.summary;
+	l->verdict.sound = h->summary;
 	l->state = LOOK_WHOLE;
 	return true;
 }
@@ -140,23 +117,20 @@ static int
 look_at_blocks(struct look *l, const struct look_entry *e, int fd)
 {
 	const struct spool_walk walk = {on_block, on_damage, l};
+	const struct spool_verdict *v = &l->verdict;
 	uint8_t *data;
 	size_t size;
 	int r = read_rest(fd, &data, &size);
-	bool sound;
 
 	l->size = size;
+	/* one that a daemon is just making may have no header yet */
+	if (r == 0 && (!l->live || size >= SPOOL_FILE_HEADER))
+		r = spool_judge(data, size, e->number, &walk, &l->verdict);
 	if (r == 0)
-		r = spool_header_decode(data, size, &l->header);
-	sound = r == 0;
-	if (r == 0 || r == -EBADMSG) {
-		r = 0;
-		l->alien = sound && l->header.number != e->number;
-		if (size > SPOOL_FILE_HEADER)
-			spool_walk(data + SPOOL_FILE_HEADER, size - SPOOL_FILE_HEADER, &walk,
-				   &l->sum, &l->torn);
-		judge(l, sound);
-	}
+		l->state = state_of(v);
+	if (r == 0 && l->print && v->header.sealed && v->sound.rows < v->header.summary.rows)
+		(void)printf("%s: %" PRIu64 " of %" PRIu64 " rows are left\n", l->name,
+			     v->sound.rows, v->header.summary.rows);
 	free(data);
 	return r;
 }

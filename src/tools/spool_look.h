@@ -34,12 +34,8 @@ struct look {
 
 	char name[SPOOL_NAME_MAX];
 	enum look_state state;
-	struct spool_header header; /* zero where it is damaged */
-	struct spool_summary sum;   /* of the sound blocks */
-	uint64_t size;              /* of the file */
-	uint64_t damaged;           /* bytes */
-	size_t torn;                /* bytes of an unfinished block, as a crash leaves it */
-	bool alien;                 /* of another number than its name says: damaged */
+	uint64_t size; /* of the file */
+	struct spool_verdict verdict;
 };
 
 /*

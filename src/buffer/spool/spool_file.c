@@ -261,6 +261,79 @@ spool_walk(const uint8_t *p, size_t len, const struct spool_walk *w, struct spoo
 		w->damage(w->arg, bad, p + bad, len - bad);
 }
 
+/* ---- a whole file ---- */
+
+struct judge {
+	const struct spool_walk *w; /* borrowed */
+	struct spool_verdict *v;    /* borrowed */
+};
+
+static void
+judge_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint32_t rows)
+{
+	const struct judge *j = arg;
+
+	if (j->w->block)
+		j->w->block(j->w->arg, SPOOL_FILE_HEADER + offset, frames, len, rows);
+}
+
+static void
+note_damage(const struct judge *j, size_t offset, const uint8_t *p, size_t len)
+{
+	j->v->damaged += len;
+	if (len && j->w->damage)
+		j->w->damage(j->w->arg, offset, p, len);
+}
+
+static void
+judge_damage(void *arg, size_t offset, const uint8_t *p, size_t len)
+{
+	note_damage(arg, SPOOL_FILE_HEADER + offset, p, len);
+}
+
+static int
+judge_header(const struct judge *j, const uint8_t *p, size_t len, uint64_t number)
+{
+	struct spool_verdict *v = j->v;
+	int r = spool_header_decode(p, len, &v->header);
+
+	if (r == -ENOTSUP)
+		return r;
+	v->header_sound = r == 0;
+	v->other_number = v->header_sound && v->header.number != number;
+	if (!v->header_sound)
+		note_damage(j, 0, p, len < SPOOL_FILE_HEADER ? len : SPOOL_FILE_HEADER);
+	return 0;
+}
+
+int
+spool_judge(const uint8_t *p, size_t len, uint64_t number, const struct spool_walk *w,
+	    struct spool_verdict *ret)
+{
+	struct judge j = {w, ret};
+	const struct spool_walk walk = {judge_block, judge_damage, &j};
+	int r;
+
+	memset(ret, 0, sizeof(*ret));
+	r = judge_header(&j, p, len, number);
+	if (r < 0)
+		return r;
+	if (len > SPOOL_FILE_HEADER)
+		spool_walk(p + SPOOL_FILE_HEADER, len - SPOOL_FILE_HEADER, &walk, &ret->sound,
+			   &ret->torn);
+	ret->sound.file_size =
+	    SPOOL_FILE_HEADER + (uint64_t)ret->sound.blocks * SPOOL_BLOCK_HEADER + ret->sound.bytes;
+	if (!ret->header.sealed)
+		return 0;
+	note_damage(&j, len - ret->torn, p + len - ret->torn, ret->torn); /* it was whole once */
+	ret->torn = 0;
+	ret->differs =
+	    ret->sound.rows != ret->header.summary.rows || len != ret->header.summary.file_size;
+	return 0;
+}
+
+/* ---- names ---- */
+
 void
 spool_name_as(char out[SPOOL_NAME_MAX], uint64_t number, const char *suffix)
 {

@@ -93,6 +93,26 @@ struct spool_walk {
 void spool_walk(const uint8_t *p, size_t len, const struct spool_walk *w, struct spool_summary *sum,
 		size_t *torn);
 
+/* What a whole file is, and what is left of it. */
+struct spool_verdict {
+	bool header_sound;
+	bool other_number;          /* a sound header, but of another batch than the name says */
+	struct spool_header header; /* zero where it is not sound */
+	struct spool_summary sound; /* what the sound blocks hold, and how long they make a file */
+	uint64_t damaged;           /* bytes of header and blocks */
+	size_t torn;  /* bytes of a block at the end of a file that was growing: no damage */
+	bool differs; /* it was sealed, and its rows or its size are not those of then */
+};
+
+/*
+ * Judges the file that was read into memory and that has the name of that number: recovery,
+ * reading back and metric-spool go by this.  w gets blocks and damage as from spool_walk(), but
+ * with offsets in the file, the header's damage and a sealed file's torn end among it.  ret
+ * has the header before the first call.  Returns 0, or -ENOTSUP for a newer format version.
+ */
+int spool_judge(const uint8_t *p, size_t len, uint64_t number, const struct spool_walk *w,
+		struct spool_verdict *ret);
+
 /*
  * 42 -> "00000000000000000042.batch" and back; false for any other name.  Numbers are 1 to
  * SPOOL_NUMBER_MAX, so that counting on from any of them stays within SQL's bigint.

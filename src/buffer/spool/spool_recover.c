@@ -56,7 +56,7 @@ static void
 found_damage(void *arg, size_t offset, const uint8_t *p, size_t len)
 {
 	(void)p;
-	bad_add(arg, SPOOL_FILE_HEADER + (uint64_t)offset, len);
+	bad_add(arg, offset, len);
 }
 
 static void
@@ -72,58 +72,44 @@ found_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint3
 }
 
 /*
- * Takes the header, if it is sound.  Otherwise the blocks may be, and the batch
+ * What a verdict means here.  Where the header is damaged, the blocks may be sound, and the batch
  * is taken for what its name says it is, and for ours.
  */
 static int
-scan_header(const struct spool *s, uint64_t number, size_t len, struct scan *sc)
+scan_verdict(const struct spool *s, uint64_t number, const struct spool_verdict *v, struct scan *sc)
 {
-	int r = spool_header_decode(sc->data, len, &sc->header);
+	const struct spool_summary *sealed = &v->header.summary;
 
-	if (r == -ENOTSUP)
-		return r;
-	if (r == 0 && sc->header.number == number)
-		return 0;
-	sc->header = (struct spool_header){.number = number};
-	memcpy(sc->header.collector, s->identity, sizeof(sc->header.collector));
-	bad_add(sc, 0, len < SPOOL_FILE_HEADER ? len : SPOOL_FILE_HEADER);
-	return r == 0 ? -EBADMSG : 0;
-}
-
-static void
-scan_blocks(struct scan *sc, size_t len)
-{
-	const struct spool_walk walk = {found_block, found_damage, sc};
-	struct spool_summary sealed = sc->header.summary;
-	struct spool_summary *sum = &sc->header.summary;
-
-	*sum = (struct spool_summary){0};
-	sc->end = SPOOL_FILE_HEADER;
-	if (len > SPOOL_FILE_HEADER)
-		spool_walk(sc->data + SPOOL_FILE_HEADER, len - SPOOL_FILE_HEADER, &walk, sum,
-			   &sc->torn);
-	sum->file_size = sc->end;
-	if (sc->header.sealed && sc->torn) { /* once it was whole */
-		bad_add(sc, len - sc->torn, sc->torn);
-		sc->torn = 0;
+	if (v->other_number)
+		return -EBADMSG;
+	sc->header = v->header;
+	if (!v->header_sound) {
+		sc->header.number = number;
+		memcpy(sc->header.collector, s->identity, sizeof(sc->header.collector));
 	}
-	if (sc->header.sealed && sum->rows < sealed.rows) {
-		uint64_t gone = sealed.file_size - sum->file_size;
+	if (v->header.sealed && v->sound.rows < sealed->rows) {
+		uint64_t gone = sealed->file_size - v->sound.file_size;
 
 		sc->lost = sc->lost > gone ? sc->lost : gone;
 		sc->why = sc->why ? sc->why : "the file is shorter than it was";
 	}
 	sc->header.sealed = true;
+	sc->header.summary = v->sound;
+	sc->torn = v->torn;
+	return 0;
 }
 
 /* Reads and judges a file.  The caller frees sc->data, also after an error. */
 static int
 scan_file(const struct spool *s, uint64_t number, int fd, uint64_t size, struct scan *sc)
 {
+	const struct spool_walk walk = {found_block, found_damage, sc};
+	struct spool_verdict v;
 	size_t got;
 	int r;
 
 	memset(sc, 0, sizeof(*sc));
+	sc->end = SPOOL_FILE_HEADER;
 	if (size > SCAN_MAX)
 		return -EFBIG;
 	sc->data = malloc(size < SPOOL_FILE_HEADER ? SPOOL_FILE_HEADER : (size_t)size);
@@ -131,10 +117,8 @@ scan_file(const struct spool *s, uint64_t number, int fd, uint64_t size, struct 
 		return -ENOMEM;
 	r = io_read(fd, sc->data, (size_t)size, 0, &got);
 	if (r == 0)
-		r = scan_header(s, number, got, sc);
-	if (r == 0)
-		scan_blocks(sc, got);
-	return r;
+		r = spool_judge(sc->data, got, number, &walk, &v);
+	return r == 0 ? scan_verdict(s, number, &v, sc) : r;
 }
 
 /* ---- what is to be done about it ---- */
