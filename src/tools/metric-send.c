@@ -173,9 +173,9 @@ send_sync(FILE *out, unsigned level)
 		err(EXIT_FAILURE, "waiting for the answer");
 	if (n < (ssize_t)sizeof(answer))
 		errx(EXIT_FAILURE, "the connection was closed before the answer came");
-	if (be64_load(answer) != token || answer[8] != 0)
+	if (be64_load(answer) != token || answer[FRAME_ANSWER_KIND_AT] != 0)
 		errx(EXIT_FAILURE, "the answer makes no sense: is this a metric-collectord?");
-	refused = be64_load(answer + 9);
+	refused = be64_load(answer + FRAME_ANSWER_NUMBER_AT);
 	if (refused > 0)
 		warnx("%" PRIu64 " refused", refused);
 	return refused == 0;

@@ -7,15 +7,6 @@
 #include "wire/bytes.h"
 #include "wire/utf8.h"
 
-/*
- * Where the fields are.  The value follows the name:
- *
- *	0          8   9          9 + name_len
- *	| timestamp | n | name ... | value     |
- */
-#define LEN_AT 8
-#define NAME_AT 9
-
 /* "MCSYNC", 0, level: what a sync frame has for a value. */
 #define SYNC_MAGIC UINT64_C(0x4D4353594E430000)
 
@@ -100,9 +91,9 @@ frame_read(const uint8_t *p, struct frame *ret)
 	*ret = (struct frame){
 	    .kind = FRAME_METRIC,
 	    .time_us = be64_load(p),
-	    .value = double_of_bits(be64_load(p + size - 8)),
-	    .name = (const char *)p + NAME_AT,
-	    .name_len = p[LEN_AT],
+	    .value = double_of_bits(be64_load(frame_value_at(p))),
+	    .name = (const char *)frame_name_at(p),
+	    .name_len = (uint8_t)frame_name_len_at(p),
 	};
 	return size;
 }
@@ -135,9 +126,9 @@ frame_encode(uint8_t out[FRAME_MAX], uint64_t time_us, const char *name, size_t 
 {
 	assert(name_len >= 1 && name_len <= FRAME_NAME_MAX);
 	be64_store(out, time_us);
-	out[LEN_AT] = (uint8_t)name_len;
-	memcpy(out + NAME_AT, name, name_len);
-	be64_store(out + NAME_AT + name_len, bits_of_double(value));
+	out[FRAME_LEN_AT] = (uint8_t)name_len;
+	memcpy(out + FRAME_NAME_AT, name, name_len);
+	be64_store(out + FRAME_NAME_AT + name_len, bits_of_double(value));
 	return FRAME_FIXED + name_len;
 }
 
@@ -146,8 +137,8 @@ frame_encode_sync(uint8_t out[FRAME_FIXED], uint64_t token, uint8_t level)
 {
 	assert(level == 1 || level == 2);
 	be64_store(out, token);
-	out[LEN_AT] = 0;
-	be64_store(out + NAME_AT, SYNC_MAGIC | level);
+	out[FRAME_LEN_AT] = 0;
+	be64_store(out + FRAME_NAME_AT, SYNC_MAGIC | level);
 	return FRAME_FIXED;
 }
 
@@ -155,8 +146,8 @@ void
 frame_encode_answer(uint8_t out[FRAME_ANSWER_SIZE], uint64_t token, uint64_t refused)
 {
 	be64_store(out, token);
-	out[8] = 0;
-	be64_store(out + 9, refused);
+	out[FRAME_ANSWER_KIND_AT] = 0;
+	be64_store(out + FRAME_ANSWER_NUMBER_AT, refused);
 }
 
 static bool

@@ -63,12 +63,44 @@ struct frame_window {
 size_t frame_decode(const uint8_t *buf, size_t len, const struct frame_window *w,
 		    struct frame *ret);
 
-/* The size of the frame at p, of which at least 9 bytes must be there. */
+/*
+ * Where the fields of a frame are.  The value follows the name:
+ *
+ *	0          8   9          9 + name_len
+ *	| timestamp | n | name ... | value     |
+ */
+#define FRAME_LEN_AT 8
+#define FRAME_NAME_AT 9
+
+/* Parts of the frame at p; of the first two only the bytes up to the name must be there. */
+static inline size_t
+frame_name_len_at(const uint8_t *p)
+{
+	return p[FRAME_LEN_AT];
+}
+
 static inline size_t
 frame_size_at(const uint8_t *p)
 {
-	return (size_t)FRAME_FIXED + p[8];
+	return FRAME_FIXED + frame_name_len_at(p);
 }
+
+static inline const uint8_t *
+frame_name_at(const uint8_t *p)
+{
+	return p + FRAME_NAME_AT;
+}
+
+/* Eight bytes, as they travel. */
+static inline const uint8_t *
+frame_value_at(const uint8_t *p)
+{
+	return p + FRAME_NAME_AT + frame_name_len_at(p);
+}
+
+/* The answer to a question: | token 8 | a byte that says what it answers | number 8 | */
+#define FRAME_ANSWER_KIND_AT 8
+#define FRAME_ANSWER_NUMBER_AT 9
 
 /*
  * Reads a frame that frame_decode() accepted earlier (memory and spool hold

@@ -5,9 +5,6 @@
 #include "wire/bytes.h"
 #include "wire/frame.h"
 
-/* PostgreSQL counts microseconds from 2000-01-01. */
-#define EPOCH_US UINT64_C(946684800000000)
-
 /* Frames in order lie anywhere in a batch that is larger than the cache. */
 #define PREFETCH_ROWS 8
 
@@ -77,18 +74,16 @@ copy_put_field(uint8_t *out, const void *value, uint32_t len)
 static size_t
 put_row(const struct copy *c, uint8_t *out, const uint8_t *p)
 {
-	const uint8_t name_len = p[8];
-	const uint8_t *name = p + 9;
 	uint8_t *o = out;
 
 	be16_store(o, c->fields);
 	o += 2;
 	be32_store(o, TIME_SIZE);
 	o += 4;
-	be64_store(o, be64_load(p) - EPOCH_US); /* wraps: two's complement before 2000 */
+	be64_store(o, copy_time(be64_load(p)));
 	o += TIME_SIZE;
-	o += copy_put_field(o, name, name_len);
-	o += copy_put_field(o, name + name_len, VALUE_SIZE); /* float8 travels as on our wire */
+	o += copy_put_field(o, frame_name_at(p), (uint32_t)frame_name_len_at(p));
+	o += copy_put_field(o, frame_value_at(p), VALUE_SIZE); /* float8 travels as on our wire */
 	if (c->tail_len) {
 		memcpy(o, c->tail, c->tail_len);
 		o += c->tail_len;
@@ -108,7 +103,7 @@ copy_fill(struct copy *c, uint8_t *buf, size_t size)
 		used = sizeof(header);
 		c->stage = ROWS;
 	}
-	while (c->stage == ROWS && frame && size - used >= rest + frame[8]) {
+	while (c->stage == ROWS && frame && size - used >= rest + frame_name_len_at(frame)) {
 		used += put_row(c, buf + used, frame);
 		advance(c);
 		frame = current(c);

@@ -16,6 +16,16 @@
 /* One row at the most: field count, and three fields with their lengths. */
 #define COPY_ROW_MAX (2 + 4 + 8 + 4 + 255 + 4 + 8)
 
+/*
+ * A timestamptz as it travels: PostgreSQL counts microseconds from 2000-01-01.  Before that it
+ * wraps, which is two's complement.
+ */
+static inline uint64_t
+copy_time(uint64_t us)
+{
+	return us - UINT64_C(946684800000000);
+}
+
 /* A walk over the frames of a batch, or a part of them; what it walks over is borrowed. */
 struct copy {
 	const uint8_t *p;               /* the next frame, or, in a given order, all of them */

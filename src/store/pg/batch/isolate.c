@@ -13,9 +13,6 @@
 #include "wire/frame.h"
 #include "wire/utf8.h"
 
-/* PostgreSQL's types and their epoch: see copy.c. */
-#define EPOCH_US UINT64_C(946684800000000)
-
 /*
  * A half waits at each level while the other is worked on: more levels than rows have bits.  One
  * more for the rows that are refused.
@@ -112,8 +109,8 @@ describe(struct refusal *r, const struct isolation *i, const struct frame *f, co
 	size_t len = strlen(error);
 	bool ok = encodable(i->err->sqlstate);
 
-	be64_store(r->time, f->time_us - EPOCH_US);
-	memcpy(r->value, p + 9 + f->name_len, sizeof(r->value));
+	be64_store(r->time, copy_time(f->time_us));
+	memcpy(r->value, frame_value_at(p), sizeof(r->value));
 	if (ok)
 		(void)snprintf(r->name, sizeof(r->name), "%.*s", (int)f->name_len, f->name);
 	else
@@ -200,8 +197,8 @@ insert_row(struct isolation *i, const struct part *p)
 	const struct pg_params params = {3, values, lengths, formats};
 
 	(void)frame_read(p->rows.frames, &f);
-	be64_store(r.time, f.time_us - EPOCH_US);
-	memcpy(r.value, p->rows.frames + 9 + f.name_len, sizeof(r.value));
+	be64_store(r.time, copy_time(f.time_us));
+	memcpy(r.value, frame_value_at(p->rows.frames), sizeof(r.value));
 	(void)snprintf(r.name, sizeof(r.name), "%.*s", (int)f.name_len, f.name);
 	st = pg_query(i->c, "SAVEPOINT half", NULL, i->err);
 	if (st != STORE_OK)

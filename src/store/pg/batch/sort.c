@@ -10,8 +10,6 @@
 #include "wire/bytes.h"
 #include "wire/frame.h"
 
-#define NAME_AT 9 /* of a frame */
-
 #define SLOTS_FIRST 1024      /* a power of two */
 #define PROBES 8              /* at a load of a half at most, one or two are usual */
 #define INSERTION_MAX 24      /* up to here no other sort is quicker */
@@ -183,7 +181,8 @@ word_at(const uint8_t *name, size_t len, size_t at)
 static bool
 same_name(const uint8_t *a, const uint8_t *b)
 {
-	return a[8] == b[8] && memcmp(a + NAME_AT, b + NAME_AT, a[8]) == 0;
+	return frame_name_len_at(a) == frame_name_len_at(b) &&
+	       memcmp(frame_name_at(a), frame_name_at(b), frame_name_len_at(a)) == 0;
 }
 
 /* Sorts by the names from the byte at on; those before it are equal.  Keys are lost. */
@@ -198,10 +197,14 @@ insertion_by_name(const uint8_t *frames, struct sort_row *a, size_t n, size_t at
 
 		for (j = i; j > 0; j--) {
 			const uint8_t *q = frames + a[j - 1].offset;
-			size_t len = p[8] < q[8] ? p[8] : q[8];
-			int r = len > at ? memcmp(q + NAME_AT + at, p + NAME_AT + at, len - at) : 0;
+			size_t len = frame_name_len_at(p) < frame_name_len_at(q)
+					 ? frame_name_len_at(p)
+					 : frame_name_len_at(q);
+			int r = len > at
+				    ? memcmp(frame_name_at(q) + at, frame_name_at(p) + at, len - at)
+				    : 0;
 
-			if (r < 0 || (r == 0 && q[8] <= p[8]))
+			if (r < 0 || (r == 0 && frame_name_len_at(q) <= frame_name_len_at(p)))
 				break;
 			a[j] = a[j - 1];
 		}
@@ -225,7 +228,7 @@ by_name(const uint8_t *frames, struct sort_row *a, struct sort_row *spare, size_
 	for (i = 0; i < n; i++) {
 		const uint8_t *p = frames + a[i].offset;
 
-		a[i].key = word_at(p + NAME_AT, p[8], at);
+		a[i].key = word_at(frame_name_at(p), frame_name_len_at(p), at);
 	}
 	by_key(a, spare, n);
 	at += 8;
@@ -298,7 +301,7 @@ static int
 intern(struct sort *s, struct table *t, const uint8_t *frames, uint32_t offset, uint32_t *ret)
 {
 	const uint8_t *p = frames + offset;
-	uint64_t hash = hash_of(s, p + NAME_AT, p[8]);
+	uint64_t hash = hash_of(s, frame_name_at(p), frame_name_len_at(p));
 	uint32_t tag = (uint32_t)(hash >> 32);
 	size_t at = hash & t->mask;
 	int r;
