@@ -567,7 +567,7 @@ server_run(const struct conf_source *source, struct conf *conf)
 	struct server s = {
 	    .source = source, .conf = conf_ref(conf), .wake.fd = -1, .signals.fd = -1};
 	int status = EXIT_FAILURE;
-	bool ended = true;
+	bool ended = true, reload_left;
 	int r;
 
 	(void)log_open(conf->log.target, conf->log.level);
@@ -594,13 +594,17 @@ server_run(const struct conf_source *source, struct conf *conf)
 		status = server_farewell(&s);
 	if (r < 0)
 		status = EXIT_FAILURE;
-	server_reloaded(&s);
-	if (!ended || s.reload) {
-		/* A thread hangs, in the resolver, in the disk or in a file: leave without it. */
+	if (!ended) {
+		/* A thread hangs, in the resolver or in the disk: leave without it. */
 		log_close();
 		_exit(status);
 	}
+	reload_left = s.reload != NULL;
+	if (reload_left)
+		reload_leave(s.reload);
 	server_free(&s);
 	log_close();
+	if (reload_left)
+		_exit(status); /* its thread may go on with source, which is main()'s */
 	return status;
 }

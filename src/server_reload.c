@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "log/log.h"
@@ -13,8 +12,10 @@ struct reload {
 	void (*ended_fn)(void *arg);
 	void *arg;
 	pthread_t thread;
-	struct conf *conf; /* the thread's until it has ended */
-	atomic_bool ended;
+	struct conf *conf;    /* the thread's until it has ended */
+	pthread_mutex_t lock; /* of the two below */
+	bool ended;
+	bool left; /* nobody waits for it */
 };
 
 static void
@@ -24,16 +25,32 @@ report(void *arg, const char *line)
 	log_event(LOG_ERR, "reload_failed", LOG_STR("error", line));
 }
 
+static void
+reload_free(struct reload *r)
+{
+	(void)pthread_mutex_destroy(&r->lock);
+	free(r);
+}
+
 static void *
 run(void *arg)
 {
 	struct reload *r = arg;
+	bool left;
 
 	(void)pthread_setname_np(pthread_self(), "reload");
 	if (conf_load(r->source, report, NULL, &r->conf) < 0)
 		r->conf = NULL;
-	atomic_store(&r->ended, true);
-	r->ended_fn(r->arg);
+	(void)pthread_mutex_lock(&r->lock);
+	left = r->left;
+	r->ended = true;
+	if (!left)
+		r->ended_fn(r->arg);
+	(void)pthread_mutex_unlock(&r->lock);
+	if (left) {
+		conf_unref(r->conf);
+		reload_free(r);
+	}
 	return NULL;
 }
 
@@ -48,12 +65,13 @@ reload_start(const struct conf_source *source, void (*ended)(void *arg), void *a
 	if (!r)
 		return -ENOMEM;
 	*r = (struct reload){.source = source, .ended_fn = ended, .arg = arg};
+	(void)pthread_mutex_init(&r->lock, NULL);
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
 	e = -pthread_create(&r->thread, NULL, run, r);
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (e < 0) {
-		free(r);
+		reload_free(r);
 		return e;
 	}
 	*ret = r;
@@ -61,9 +79,29 @@ reload_start(const struct conf_source *source, void (*ended)(void *arg), void *a
 }
 
 bool
-reload_ended(const struct reload *r)
+reload_ended(struct reload *r)
 {
-	return atomic_load(&r->ended);
+	bool ended;
+
+	(void)pthread_mutex_lock(&r->lock);
+	ended = r->ended;
+	(void)pthread_mutex_unlock(&r->lock);
+	return ended;
+}
+
+void
+reload_leave(struct reload *r)
+{
+	bool ended;
+
+	(void)pthread_mutex_lock(&r->lock);
+	ended = r->ended;
+	r->left = true;
+	if (!ended)
+		(void)pthread_detach(r->thread); /* r is the thread's once the lock is free */
+	(void)pthread_mutex_unlock(&r->lock);
+	if (ended)
+		conf_unref(reload_finish(r));
 }
 
 struct conf *
@@ -73,6 +111,6 @@ reload_finish(struct reload *r)
 
 	(void)pthread_join(r->thread, NULL);
 	conf = r->conf;
-	free(r);
+	reload_free(r);
 	return conf;
 }

@@ -19,7 +19,13 @@ int reload_start(const struct conf_source *source, void (*ended)(void *arg), voi
 		 struct reload **ret);
 
 /* Has it ended?  Then reload_finish() does not wait. */
-bool reload_ended(const struct reload *r);
+bool reload_ended(struct reload *r);
+
+/*
+ * Does not wait for it any more: ended() is not called after this, and the thread frees r
+ * when it ends.
+ */
+void reload_leave(struct reload *r);
 
 /* The settings, for the caller to unref, or NULL when they had errors.  Frees r. */
 struct conf *reload_finish(struct reload *r);

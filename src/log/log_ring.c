@@ -35,8 +35,11 @@ write_line(char *to, size_t size, const struct log_line *l)
 	const struct head h = {.size = (uint32_t)size, .n = (uint32_t)l->n};
 
 	to = put(to, &h, sizeof(h));
-	for (size_t i = 0; i < l->n; i++)
-		to = put(to, &(uint32_t){(uint32_t)l->parts[i].iov_len}, sizeof(uint32_t));
+	for (size_t i = 0; i < l->n; i++) {
+		uint32_t len = (uint32_t)l->parts[i].iov_len;
+
+		to = put(to, &len, sizeof(len));
+	}
 	for (size_t i = 0; i < l->n; i++) {
 		to = put(to, l->parts[i].iov_base, l->parts[i].iov_len);
 		if (i == 0)

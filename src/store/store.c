@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "log/log.h"
+
 static const struct store_ops *
 ops_of(const struct conf *conf)
 {
@@ -15,10 +17,11 @@ ops_of(const struct conf *conf)
 }
 
 enum store_status
-store_open(const struct conf *conf, int stop_fd, struct store **ret, struct store_error *err)
+store_open(const struct conf *conf, int stop_fd, enum store_use use, struct store **ret,
+	   struct store_error *err)
 {
 	memset(err, 0, sizeof(*err));
-	return ops_of(conf)->open(conf, stop_fd, ret, err);
+	return ops_of(conf)->open(conf, stop_fd, use, ret, err);
 }
 
 void
@@ -43,6 +46,12 @@ store_maintain(struct store *s, const char *collector, uint64_t floor, struct st
 	return s->ops->maintain(s, collector, floor, err);
 }
 
+bool
+store_has_claims(const struct conf *conf)
+{
+	return ops_of(conf)->claim != NULL;
+}
+
 enum store_status
 store_claim(struct store *s, const char *collector, uint64_t complete_until_us,
 	    struct store_error *err)
@@ -59,4 +68,14 @@ store_missing(struct store *s, const char *collector, uint64_t *numbers, size_t 
 {
 	memset(err, 0, sizeof(*err));
 	return s->ops->missing(s, collector, numbers, n, err);
+}
+
+void
+store_log_failure(int level, const char *event, const struct batch *b,
+		  const struct store_error *err, uint64_t retry_ms)
+{
+	log_event_limited(level, event, event, b ? LOG_U64("batch", b->number) : LOG_NONE,
+			  LOG_STR("error", err->text),
+			  LOG_STR("sqlstate", *err->sqlstate ? err->sqlstate : NULL),
+			  LOG_F64("retry_in", (double)retry_ms / 1000), LOG_STR("hint", err->hint));
 }

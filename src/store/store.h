@@ -1,7 +1,8 @@
 /*
  * store.h - a place where batches end up, for good.
  *
- * A store is one connection, used by one writer thread.  Its code is linear and
+ * A store is one connection, used by one thread: a writer's (store_put() alone), or the
+ * janitor's, who does all the rest.  Its code is linear and
  * looks blocking, but every wait also watches the stop descriptor and a deadline, and then
  * gives up with STORE_STOPPED or STORE_RETRY.
  *
@@ -34,6 +35,7 @@ struct store_error {
 	const char *hint; /* what the operator can do; a static string or NULL */
 	bool reconnect;   /* the connection is of no use any more: close and open again */
 	bool batch_only;  /* another batch may well succeed (a lock, a conflict of identity) */
+	bool unprepared;  /* something is missing that the janitor has to set up */
 };
 
 struct store_result {
@@ -45,21 +47,34 @@ struct store_result {
 
 struct store;
 
-/*
- * Connects, creates the database if need be and allowed, applies migrations, prepares
- * the table.  Logs database_connected, migration_applied, hypertable_created.  stop_fd
- * is borrowed.  conf is borrowed for the life of the store.
- */
-enum store_status store_open(const struct conf *conf, int stop_fd, struct store **ret,
-			     struct store_error *err);
+/* What a connection is for, and so what opening it includes. */
+enum store_use {
+	/*
+	 * Batches: looks whether the table is ready, and makes nothing.  If it is not, unprepared
+	 * is set.  Logs database_connected.
+	 */
+	STORE_FOR_BATCHES,
+	/*
+	 * Set-up and upkeep: creates the database if need be and allowed, applies migrations,
+	 * prepares the table, so that batches can be stored.  Logs migration_applied,
+	 * hypertable_created. Takes batches, too.
+	 */
+	STORE_FOR_UPKEEP,
+	/* store_claim(): connects, and that is all. */
+	STORE_FOR_CLAIMS,
+};
+
+/* Connects.  stop_fd is borrowed.  conf is borrowed for the life of the store. */
+enum store_status store_open(const struct conf *conf, int stop_fd, enum store_use use,
+			     struct store **ret, struct store_error *err);
 void store_close(struct store *s); /* NULL is fine; never waits */
 
 enum store_status store_put(struct store *s, const struct batch_view *b, struct store_result *ret,
 			    struct store_error *err);
 
 /*
- * Housekeeping, called every minute or so: deletes this collector's ledger rows that are
- * older than database.ledger_keep and below floor.
+ * Upkeep, called every minute or so: policies, rollups, partitions, and this collector's ledger
+ * rows that are older than database.ledger_keep and below floor, which are deleted.
  */
 enum store_status store_maintain(struct store *s, const char *collector, uint64_t floor,
 				 struct store_error *err);
@@ -68,6 +83,7 @@ enum store_status store_maintain(struct store *s, const char *collector, uint64_
  * Says that everything which this collector received before an instant (real time, µs) is stored,
  * and that the collector is alive.  For times without batches, which say the same.
  */
+bool store_has_claims(const struct conf *conf); /* does anybody read them? */
 enum store_status store_claim(struct store *s, const char *collector, uint64_t complete_until_us,
 			      struct store_error *err);
 
@@ -78,10 +94,14 @@ enum store_status store_claim(struct store *s, const char *collector, uint64_t c
 enum store_status store_missing(struct store *s, const char *collector, uint64_t *numbers,
 				size_t *n, struct store_error *err);
 
+/* database_unavailable or batch_held; b is NULL where no batch was under way. */
+void store_log_failure(int level, const char *event, const struct batch *b,
+		       const struct store_error *err, uint64_t retry_ms);
+
 /* What a store implements; store.c picks the table by conf->database.store. */
 struct store_ops {
-	enum store_status (*open)(const struct conf *conf, int stop_fd, struct store **ret,
-				  struct store_error *err);
+	enum store_status (*open)(const struct conf *conf, int stop_fd, enum store_use use,
+				  struct store **ret, struct store_error *err);
 	void (*close)(struct store *s);
 	enum store_status (*put)(struct store *s, const struct batch_view *b,
 				 struct store_result *ret, struct store_error *err);

@@ -1,10 +1,9 @@
 /*
  * writer.c - see writer.h.
  *
- *	        ┌────────────── back-off <── failed ──┐
- *	        v                  ^                  │
- *	    connect ── kept? ── take ── load ── put ──┴── done
- *	                           └─ idle: housekeeping
+ *	                   ┌────── back-off <── failed ──┐
+ *	                   v          ^                  │
+ *	janitor ready ─> connect ── take ── load ── put ─┴─ done
  *
  * Two things stop a thread: the flag ends the queue's waits, the descriptor the store's.
  */
@@ -18,20 +17,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "log/log.h"
+#include "store/backoff.h"
+#include "store/janitor.h"
 #include "store/store.h"
-
-#define BACKOFF_FIRST_MS 100
-#define BACKOFF_MAX_MS 5000
-#define BACKOFF_LEAST_MAX_MS 500 /* however short the batch interval */
 
 #define IDLE_MS 10000        /* a wait for a batch */
 #define IDLE_FAILING_MS 1000 /* the same, while the last try failed */
-#define MAINTAIN_MS 60000    /* between housekeepings */
 #define BATCH_RETRY_MS 1000  /* a batch with a passing trouble of its own */
 #define BATCH_HOLD_MS 5000   /* a batch that waits for the operator, others do not */
 #define SPOOL_RETRY_MS 1000  /* a batch that the disk did not give */
@@ -44,23 +39,21 @@ struct writer {
 	atomic_bool ended;
 
 	/* the thread's own */
-	struct store *store;     /* NULL: no connection */
-	uint64_t next_delay_ms;  /* the most that the next back-off takes; 0: at once */
-	uint64_t maintain_at_ms; /* monotonic */
-	bool failing;            /* the last try failed, a new connection alone proves nothing */
-	bool keep_due;           /* kept batches are to be compared with the ledger */
-	unsigned seed;
+	struct store *store; /* NULL: no connection */
+	struct backoff backoff;
+	bool failing;    /* the last try failed, a new connection alone proves nothing */
+	bool unprepared; /* so it was at the last try to connect, too */
 };
 
 struct writers {
 	struct conf *conf;   /* a reference */
 	struct queue *queue; /* borrowed */
 	void (*changed)(void *arg);
-	void *arg;            /* borrowed */
-	int stop_fd;          /* never read: once readable it stays so, for all threads */
-	atomic_int stop;      /* for the queue's waits */
-	pthread_mutex_t kept; /* one thread at a time looks after kept batches */
-	unsigned n;           /* threads that were started */
+	void *arg;       /* borrowed */
+	int stop_fd;     /* never read: once readable it stays so, for all threads */
+	atomic_int stop; /* for the queue's waits */
+	struct janitor *janitor;
+	unsigned n; /* threads that were started */
 	struct writer writer[];
 };
 
@@ -77,46 +70,8 @@ static void
 went_well(struct writer *w)
 {
 	w->failing = false;
-	w->next_delay_ms = 0;
+	backoff_reset(&w->backoff);
 	set_status(w, WRITERS_OK);
-}
-
-/*
- * How long to wait before the next try: "full jitter" (M. Brooker, Exponential Backoff And Jitter,
- * AWS Architecture Blog, 2015), so that a crowd of collectors spreads out.  What had worked until
- * now is tried again at once.
- */
-static uint64_t
-backoff(struct writer *w)
-{
-	const struct conf *conf = w->pool->conf;
-	uint64_t delay_ms = w->next_delay_ms;
-	uint64_t max_ms = conf->batch.interval_ms;
-
-	if (max_ms < BACKOFF_LEAST_MAX_MS)
-		max_ms = BACKOFF_LEAST_MAX_MS;
-	if (max_ms > BACKOFF_MAX_MS)
-		max_ms = BACKOFF_MAX_MS;
-	w->next_delay_ms = delay_ms ? delay_ms * 2 : BACKOFF_FIRST_MS;
-	if (w->next_delay_ms > max_ms)
-		w->next_delay_ms = max_ms;
-	return delay_ms ? 1 + (uint64_t)rand_r(&w->seed) % delay_ms : 0;
-}
-
-static const char *
-text_or_null(const char *s)
-{
-	return *s ? s : NULL;
-}
-
-static void
-log_failure(int level, const char *event, const struct batch *b, const struct store_error *err,
-	    uint64_t retry_ms)
-{
-	log_event_limited(level, event, event, b ? LOG_U64("batch", b->number) : LOG_NONE,
-			  LOG_STR("error", err->text),
-			  LOG_STR("sqlstate", text_or_null(err->sqlstate)),
-			  LOG_F64("retry_in", (double)retry_ms / 1000), LOG_STR("hint", err->hint));
 }
 
 static void
@@ -136,125 +91,23 @@ store_failed(struct writer *w, enum store_status status, const struct store_erro
 	uint64_t delay_ms;
 
 	if (status != STORE_STOPPED) {
-		delay_ms = backoff(w);
-		log_failure(hold ? LOG_ERR : LOG_WARNING,
-			    hold && b ? "batch_held" : "database_unavailable", b, err, delay_ms);
+		delay_ms = backoff_next(&w->backoff, pool->conf->batch.interval_ms);
+		store_log_failure(hold ? LOG_ERR : LOG_WARNING,
+				  hold && b ? "batch_held" : "database_unavailable", b, err,
+				  delay_ms);
 	}
 	if (b)
 		queue_return(pool->queue, b, 0);
 	if (status == STORE_STOPPED)
 		return;
+	if (err->unprepared)
+		janitor_look(pool->janitor);
 	w->failing = true;
 	if (err->reconnect)
 		disconnect(w);
 	set_status(w, hold ? WRITERS_HELD : WRITERS_UNAVAILABLE);
 	if (delay_ms)
-		queue_sleep(pool->queue, &pool->stop, delay_ms);
-}
-
-/* ---- batches that buffer.keep keeps ---- */
-
-/* Batches that a failed-over server lacks are stored once more. */
-static enum store_status
-requeue_missing(struct writer *w, struct store_error *err)
-{
-	struct queue *q = w->pool->queue;
-	enum store_status status;
-	uint64_t *numbers;
-	size_t n, done;
-	int r;
-
-	r = queue_kept(q, &numbers, &n);
-	if (r < 0) {
-		log_event_limited(LOG_WARNING, "spool_read_failed/kept", "spool_read_failed",
-				  LOG_STR("error", strerror(-r)));
-		return STORE_OK; /* still due */
-	}
-	status = store_missing(w->store, queue_collector(q), numbers, &n, err);
-	if (status == STORE_OK) {
-		done = n ? queue_requeue(q, numbers, n) : 0;
-		if (done)
-			log_event(LOG_WARNING, "batches_requeued", LOG_U64("count", done));
-		w->keep_due = done < n;
-	}
-	free(numbers);
-	return status;
-}
-
-static enum store_status
-check_kept(struct writer *w, struct store_error *err)
-{
-	enum store_status status;
-
-	if (!w->keep_due)
-		return STORE_OK;
-	/* The list of another thread would be stale once we have put some back. */
-	(void)pthread_mutex_lock(&w->pool->kept);
-	status = requeue_missing(w, err);
-	(void)pthread_mutex_unlock(&w->pool->kept);
-	return status;
-}
-
-/* ---- housekeeping ---- */
-
-/*
- * Ledger rows from here on must stay: those of batches that are not settled, and those of kept
- * ones, or the ledger would seem to miss them.  A batch that is stored meanwhile is in one of
- * the lists at least, since the floor is read first.
- */
-static uint64_t
-ledger_floor(struct writer *w)
-{
-	struct queue *q = w->pool->queue;
-	uint64_t floor = queue_floor(q);
-	uint64_t *numbers;
-	size_t n;
-
-	if (w->pool->conf->buffer.keep_ms == 0)
-		return floor;
-	if (queue_kept(q, &numbers, &n) < 0)
-		return 0; /* all of them */
-	if (n && numbers[0] < floor)
-		floor = numbers[0];
-	free(numbers);
-	return floor;
-}
-
-/* Tells readers that the collector is alive, and until when what it received is stored. */
-static enum store_status
-claim(struct writer *w, struct store_error *err)
-{
-	struct queue *q = w->pool->queue;
-
-	return store_claim(w->store, queue_collector(q), queue_complete_until(q), err);
-}
-
-static void
-maintain(struct writer *w)
-{
-	struct store_error err = {0};
-	enum store_status status = check_kept(w, &err);
-
-	w->maintain_at_ms = clock_ms() + MAINTAIN_MS;
-	if (status == STORE_OK)
-		status = store_maintain(w->store, queue_collector(w->pool->queue), ledger_floor(w),
-					&err);
-	if (status == STORE_OK)
-		status = claim(w, &err);
-	if (status == STORE_OK)
-		went_well(w);
-	else
-		store_failed(w, status, &err, NULL);
-}
-
-static void
-stand_by(struct writer *w)
-{
-	struct store_error err = {0};
-	enum store_status status = claim(w, &err);
-
-	if (status != STORE_OK)
-		store_failed(w, status, &err, NULL);
+		queue_sleep(pool->queue, &pool->stop, queue_kicks(pool->queue), delay_ms);
 }
 
 /* ---- batches ---- */
@@ -286,7 +139,7 @@ batch_failed(struct writer *w, enum store_status status, const struct store_erro
 		store_failed(w, status, err, b);
 		return;
 	}
-	log_failure(hold ? LOG_ERR : LOG_WARNING, "batch_held", b, err, delay_ms);
+	store_log_failure(hold ? LOG_ERR : LOG_WARNING, "batch_held", b, err, delay_ms);
 	queue_return(w->pool->queue, b, delay_ms);
 	if (err->reconnect)
 		disconnect(w);
@@ -335,33 +188,61 @@ write_batch(struct writer *w, struct batch *b)
 		  b->lost ? LOG_U64("lost", b->lost) : LOG_NONE,
 		  b->repeated ? LOG_BOOL("repeated", true) : LOG_NONE,
 		  res.direct ? LOG_BOOL("direct_compress", true) : LOG_NONE);
+	janitor_note_stored(w->pool->janitor);
 	went_well(w); /* first: who sees the batch stored sees the status that goes with it */
 	queue_done(q, b);
 }
 
 /* ---- a thread ---- */
 
+/* The janitor sets up what is missing; who is told so again and again waits in between. */
+static void
+not_prepared(struct writer *w, const struct store_error *err)
+{
+	if (w->unprepared)
+		store_failed(w, STORE_RETRY, err, NULL);
+	w->unprepared = true;
+	janitor_set_up(w->pool->janitor);
+}
+
 static void
 connect_store(struct writer *w)
 {
 	struct writers *pool = w->pool;
+	unsigned kicks = queue_kicks(pool->queue);
 	struct store_error err = {0};
-	enum store_status status = store_open(pool->conf, pool->stop_fd, &w->store, &err);
+	enum store_status status;
 
-	if (status == STORE_OK) {
-		w->keep_due = pool->conf->buffer.keep_ms > 0;
-		status = check_kept(w, &err);
-		if (status == STORE_OK)
-			status = claim(w, &err);
-	}
-	if (status != STORE_OK) {
-		disconnect(w);
-		store_failed(w, status, &err, NULL);
+	if (!janitor_is_ready(pool->janitor)) {
+		queue_sleep(pool->queue, &pool->stop, kicks, IDLE_MS);
 		return;
 	}
-	w->maintain_at_ms = clock_ms() + MAINTAIN_MS;
+	status = store_open(pool->conf, pool->stop_fd, STORE_FOR_BATCHES, &w->store, &err);
+	if (status != STORE_OK) {
+		disconnect(w);
+		if (err.unprepared)
+			not_prepared(w, &err);
+		else
+			store_failed(w, status, &err, NULL);
+		return;
+	}
+	w->unprepared = false;
+	janitor_compare_kept(pool->janitor);
 	if (!w->failing)
 		set_status(w, WRITERS_OK);
+}
+
+/*
+ * There was no batch to tell whether what failed works by now: another thread may have stored it.
+ * So the table is looked at once more.
+ */
+static void
+look_again(struct writer *w)
+{
+	disconnect(w);
+	connect_store(w);
+	if (w->store)
+		went_well(w);
 }
 
 static void
@@ -377,13 +258,8 @@ work(struct writer *w)
 	b = queue_take(pool->queue, &pool->stop, w->failing ? IDLE_FAILING_MS : IDLE_MS);
 	if (b)
 		write_batch(w, b);
-	if (atomic_load(&pool->stop) || !w->store)
-		return;
-	/* Another thread may have stored what failed here: then idleness is the time to look. */
-	if (clock_ms() >= w->maintain_at_ms || (!b && w->failing))
-		maintain(w);
-	else if (!b)
-		stand_by(w);
+	else if (w->failing && !atomic_load(&pool->stop))
+		look_again(w);
 }
 
 static void *
@@ -411,9 +287,7 @@ start_thread(struct writers *pool)
 
 	w->pool = pool;
 	w->index = pool->n;
-	w->next_delay_ms = BACKOFF_FIRST_MS;
-	if (getrandom(&w->seed, sizeof(w->seed), GRND_NONBLOCK) != (ssize_t)sizeof(w->seed))
-		w->seed = (unsigned)clock_real_us() + w->index;
+	backoff_init(&w->backoff, w->index);
 	r = pthread_create(&w->thread, NULL, writer_main, w);
 	if (r == 0)
 		pool->n++;
@@ -444,12 +318,13 @@ writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 	w->queue = q;
 	w->changed = changed;
 	w->arg = arg;
-	(void)pthread_mutex_init(&w->kept, NULL);
 	w->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (w->stop_fd < 0)
 		r = -errno;
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	if (r == 0)
+		r = janitor_start(w->conf, q, &w->stop, w->stop_fd, changed, arg, &w->janitor);
 	while (r == 0 && w->n < n)
 		r = start_thread(w);
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -465,7 +340,7 @@ writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 enum writers_status
 writers_status(const struct writers *w)
 {
-	int worst = WRITERS_CONNECTING;
+	int worst = (int)janitor_status(w->janitor);
 
 	for (unsigned i = 0; i < w->n; i++) {
 		int status = atomic_load(&w->writer[i].status);
@@ -474,22 +349,6 @@ writers_status(const struct writers *w)
 			worst = status;
 	}
 	return (enum writers_status)worst;
-}
-
-const char *
-writers_status_name(enum writers_status s)
-{
-	switch (s) {
-	case WRITERS_CONNECTING:
-		return "connecting";
-	case WRITERS_OK:
-		return "ok";
-	case WRITERS_UNAVAILABLE:
-		return "unavailable";
-	case WRITERS_HELD:
-		return "held";
-	}
-	return "unknown";
 }
 
 void
@@ -520,7 +379,7 @@ writers_ended(const struct writers *w)
 	for (unsigned i = 0; i < w->n; i++)
 		if (!atomic_load(&w->writer[i].ended))
 			return false;
-	return true;
+	return !w->janitor || janitor_ended(w->janitor);
 }
 
 void
@@ -530,9 +389,9 @@ writers_free(struct writers *w)
 		return;
 	for (unsigned i = 0; i < w->n; i++)
 		(void)pthread_join(w->writer[i].thread, NULL);
+	janitor_free(w->janitor);
 	if (w->stop_fd >= 0)
 		(void)close(w->stop_fd);
-	(void)pthread_mutex_destroy(&w->kept);
 	conf_unref(w->conf);
 	free(w);
 }

@@ -9,11 +9,13 @@ import pytest
 import wire
 from journald import Journald
 from notify import SilentNotifySocket
-from waiting import wait_until
+from programs import is_sanitized
+from waiting import BESIDE_OTHERS, wait_until
 from wire import series
 
 MANY = 200_000  # metrics; their lines are several times what pipe and ring hold
-TURN_MS = 500  # ten times what is seen on a quiet machine
+# Ten times what is seen on a quiet machine, where lines are made 30 ms long until the buffer is full.
+TURN_MS = 10_000 if is_sanitized() else 1000 if BESIDE_OTHERS else 500
 
 
 @pytest.fixture
@@ -55,7 +57,6 @@ def check_that_nobody_waited(collector):
     lost = collector.wait_event("log_lost")
     assert lost["level"] == "warning"
     statistics = collector.statistics()
-    print("turns", statistics["turn_ms_max"], statistics["turn_ms_p99"])
     assert 0 < statistics["turn_ms_p99"] <= statistics["turn_ms_max"] < TURN_MS
     assert collector.stop() == 0
     received = len(collector.find("metric_received"))
@@ -126,7 +127,6 @@ def test_journald_that_does_not_read(new_collector, sqlite_store, journald, noti
     assert int(journald.wait_event("log_lost")["LINES"]) > 0
     collector.send_signal(signal.SIGUSR2)
     statistics = journald.wait_event("statistics")
-    print("turns", statistics["TURN_MS_MAX"], statistics["TURN_MS_P99"])
     assert float(statistics["TURN_MS_MAX"]) < TURN_MS
     assert int(statistics["STORED"]) == MANY
 

@@ -58,7 +58,8 @@ START_TEST(six_collectors_start_at_once)
 		pids[i] = fork();
 		if (pids[i] == 0) {
 			struct store *s;
-			enum store_status st = store_open(&conf, stop_fd, &s, &err);
+			enum store_status st =
+			    store_open(&conf, stop_fd, STORE_FOR_UPKEEP, &s, &err);
 
 			if (st != STORE_OK)
 				(void)fprintf(stderr, "%s %s\n", err.sqlstate, err.text);

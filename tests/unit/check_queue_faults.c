@@ -34,7 +34,7 @@ static void *
 sleeper(void *arg)
 {
 	(void)arg;
-	queue_sleep(queue, &over, HOUR_MS);
+	queue_sleep(queue, &over, queue_kicks(queue), HOUR_MS);
 	return NULL;
 }
 

@@ -179,7 +179,7 @@ starter(void *arg)
 	do {
 		store_close(s);
 		s = NULL;
-		status = store_open(&conf, stop_fd, &s, &e);
+		status = store_open(&conf, stop_fd, STORE_FOR_UPKEEP, &s, &e);
 	} while (status == STORE_RETRY);
 	store_close(s);
 	return status == STORE_OK ? NULL : &conf;

@@ -129,7 +129,7 @@ struct store *
 open_store(void)
 {
 	struct store *s = NULL;
-	enum store_status st = store_open(&conf, stop_fd, &s, &err);
+	enum store_status st = store_open(&conf, stop_fd, STORE_FOR_UPKEEP, &s, &err);
 
 	ck_assert_msg(st == STORE_OK, "%s %s", err.sqlstate, err.text);
 	return s;
@@ -140,7 +140,7 @@ assert_not_opened(enum store_status expected, const char *sqlstate)
 {
 	struct store *s = NULL;
 
-	ck_assert_int_eq(store_open(&conf, stop_fd, &s, &err), expected);
+	ck_assert_int_eq(store_open(&conf, stop_fd, STORE_FOR_UPKEEP, &s, &err), expected);
 	ck_assert_str_eq(err.sqlstate, sqlstate);
 	ck_assert_ptr_null(s);
 	ck_assert_uint_gt(strlen(err.text), 0);

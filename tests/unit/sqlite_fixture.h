@@ -57,7 +57,7 @@ teardown(void)
 static inline enum store_status
 open_store(void)
 {
-	return store_open(&conf, stop_fd, &store, &err);
+	return store_open(&conf, stop_fd, STORE_FOR_UPKEEP, &store, &err);
 }
 
 static inline void

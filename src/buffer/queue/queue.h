@@ -148,8 +148,13 @@ void queue_unwait(struct queue *q,
  */
 struct batch *queue_take(struct queue *q, const atomic_int *stop, uint64_t timeout_ms);
 
-/* Sleeps up to ms; queue_kick() or *stop ends it early. */
-void queue_sleep(struct queue *q, const atomic_int *stop, uint64_t ms);
+/*
+ * Sleeps up to ms; *stop ends it early, and so does a queue_kick() that came since queue_kicks()
+ * was `since`: whoever looks at something after queue_kicks(), and sleeps when it is not so, misses
+ * nothing.
+ */
+unsigned queue_kicks(struct queue *q);
+void queue_sleep(struct queue *q, const atomic_int *stop, unsigned since, uint64_t ms);
 
 /*
  * Gives the content of a batch that was taken, from memory or read back from the

@@ -72,15 +72,24 @@ queue_take(struct queue *q, const atomic_int *stop, uint64_t timeout_ms)
 	return b;
 }
 
-void
-queue_sleep(struct queue *q, const atomic_int *stop, uint64_t ms)
+unsigned
+queue_kicks(struct queue *q)
 {
-	uint64_t deadline_ms = clock_ms() + ms;
 	unsigned kicks;
 
 	(void)pthread_mutex_lock(&q->mutex);
 	kicks = q->kicks;
-	while (!atomic_load(stop) && kicks == q->kicks && clock_ms() < deadline_ms)
+	(void)pthread_mutex_unlock(&q->mutex);
+	return kicks;
+}
+
+void
+queue_sleep(struct queue *q, const atomic_int *stop, unsigned since, uint64_t ms)
+{
+	uint64_t deadline_ms = clock_ms() + ms;
+
+	(void)pthread_mutex_lock(&q->mutex);
+	while (!atomic_load(stop) && since == q->kicks && clock_ms() < deadline_ms)
 		wait_until(q, deadline_ms);
 	(void)pthread_mutex_unlock(&q->mutex);
 }

@@ -299,7 +299,8 @@ sqlite_close(struct store *base)
 }
 
 static enum store_status
-sqlite_open(const struct conf *conf, int stop_fd, struct store **ret, struct store_error *err)
+sqlite_open(const struct conf *conf, int stop_fd, enum store_use use, struct store **ret,
+	    struct store_error *err)
 {
 	struct sqlite_store *s = calloc(1, sizeof(*s));
 	enum store_status status;
@@ -316,7 +317,8 @@ sqlite_open(const struct conf *conf, int stop_fd, struct store **ret, struct sto
 		return status;
 	}
 	(void)snprintf(version, sizeof(version), "SQLite %s", sqlite3_libversion());
-	log_event(LOG_INFO, "database_connected", LOG_STR("server_version", version));
+	if (use == STORE_FOR_BATCHES)
+		log_event(LOG_INFO, "database_connected", LOG_STR("server_version", version));
 	*ret = &s->base;
 	return STORE_OK;
 }

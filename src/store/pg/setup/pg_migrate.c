@@ -172,6 +172,17 @@ pg_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour, bool
 	return st == STORE_OK ? compare_applied(c, flavour, err) : st;
 }
 
+enum store_status
+pg_migrate_look(struct pg_conn *c, const char *flavour, bool *missing, struct store_error *err)
+{
+	const struct migration_file *m = NULL;
+	enum store_status st = find_missing(c, flavour, &m, err);
+
+	if (st == STORE_OK)
+		*missing = m != NULL;
+	return st;
+}
+
 /* So that they are applied again; unless another collector has done that meanwhile. */
 static enum store_status
 forget_applied(struct pg_conn *c, const struct pg_flavour *f, struct store_error *err)

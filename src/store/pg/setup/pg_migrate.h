@@ -15,6 +15,10 @@
 enum store_status pg_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour,
 			     bool *applied, struct store_error *err);
 
+/* Is there any to apply? */
+enum store_status pg_migrate_look(struct pg_conn *c, const char *flavour, bool *missing,
+				  struct store_error *err);
+
 /* A flavour whose migrations make something of metrics. */
 struct pg_flavour {
 	const char *name;

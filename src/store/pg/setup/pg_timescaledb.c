@@ -117,9 +117,7 @@ have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *
 	if (st == STORE_OK && made == PG_MADE)
 		log_event(LOG_INFO, "hypertable_created", LOG_STR("table", "metrics"),
 			  LOG_STR("timescaledb_version", offer->version));
-	if (st == STORE_OK && conf->database.migrate)
-		st = pg_policy_apply(c, conf, offer->schema, err);
-	return st == STORE_OK ? pg_timescaledb_maintain(c, conf, err) : st;
+	return st;
 }
 
 enum store_status
@@ -152,6 +150,25 @@ pg_timescaledb(struct pg_conn *c, const struct conf *conf, char version[PG_VERSI
 	return STORE_OK;
 }
 
+enum store_status
+pg_timescaledb_version(struct pg_conn *c, const struct conf *conf, char version[PG_VERSION_MAX],
+		       struct store_error *err)
+{
+	struct offer offer = {.version = ""};
+	enum store_status st;
+	bool there = false;
+
+	version[0] = '\0';
+	if (conf->database.timescaledb == CONF_OFF)
+		return STORE_OK;
+	st = read_offer(c, &offer, err);
+	if (st == STORE_OK && *offer.version && offer.loaded)
+		st = is_hypertable(c, NULL, &there, err);
+	if (st == STORE_OK && there)
+		memcpy(version, offer.version, sizeof(offer.version));
+	return st;
+}
+
 /* ---- the Apache edition's retention ---- */
 
 static enum store_status
@@ -173,14 +190,13 @@ drop_chunks(struct pg_conn *c, const struct conf *conf, const char *schema, stru
 	return st;
 }
 
-enum store_status
-pg_timescaledb_maintain(struct pg_conn *c, const struct conf *conf, struct store_error *err)
+static enum store_status
+drop_expired(struct pg_conn *c, const struct conf *conf, struct store_error *err)
 {
 	PGresult *r = NULL;
 	enum store_status st;
 
-	if (!conf->table.retention_us || !conf->database.migrate ||
-	    conf->database.timescaledb == CONF_OFF)
+	if (!conf->table.retention_us)
 		return STORE_OK;
 	st = pg_query(c,
 		      "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
@@ -199,4 +215,18 @@ pg_timescaledb_maintain(struct pg_conn *c, const struct conf *conf, struct store
 			  LOG_STR("policy", "retention"), LOG_STR("error", err->text),
 			  LOG_STR("sqlstate", err->sqlstate));
 	return STORE_OK;
+}
+
+enum store_status
+pg_timescaledb_maintain(struct pg_conn *c, const struct conf *conf, struct store_error *err)
+{
+	struct offer offer = {.version = ""};
+	enum store_status st;
+
+	if (!conf->database.migrate || conf->database.timescaledb == CONF_OFF)
+		return STORE_OK;
+	st = read_offer(c, &offer, err);
+	if (st == STORE_OK)
+		st = pg_policy_apply(c, conf, offer.schema, err);
+	return st == STORE_OK ? drop_expired(c, conf, err) : st;
 }

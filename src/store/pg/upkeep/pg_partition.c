@@ -354,6 +354,21 @@ is_ours(const struct work *w, bool *ret)
 }
 
 static enum store_status
+make(struct work *w)
+{
+	struct table t = {0};
+	bool ours = false;
+	enum store_status st = is_ours(w, &ours);
+
+	if (st == STORE_OK && ours)
+		st = table_read(w, &t);
+	if (st == STORE_OK && ours)
+		st = make_ahead(w, &t);
+	table_done(&t);
+	return st;
+}
+
+static enum store_status
 maintain(struct work *w)
 {
 	struct table t = {0};
@@ -372,8 +387,10 @@ maintain(struct work *w)
 	return st;
 }
 
-enum store_status
-pg_partition_maintain(struct pg_conn *c, const struct conf *conf, struct store_error *err)
+/* What the role may not do, or no lock is to be had for, holds no metric up. */
+static enum store_status
+without_failing(struct pg_conn *c, const struct conf *conf,
+		enum store_status (*round)(struct work *w), struct store_error *err)
 {
 	struct work w = {
 	    .c = c,
@@ -386,11 +403,23 @@ pg_partition_maintain(struct pg_conn *c, const struct conf *conf, struct store_e
 
 	if (!conf->database.migrate)
 		return STORE_OK;
-	st = maintain(&w);
+	st = round(&w);
 	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
 		return st;
 	log_event_limited(LOG_WARNING, "partition_failed", "partition_failed",
 			  LOG_STR("error", err->text), LOG_STR("sqlstate", err->sqlstate),
 			  LOG_STR("hint", "metrics go to metrics_default meanwhile"));
 	return STORE_OK;
+}
+
+enum store_status
+pg_partition_make(struct pg_conn *c, const struct conf *conf, struct store_error *err)
+{
+	return without_failing(c, conf, make, err);
+}
+
+enum store_status
+pg_partition_maintain(struct pg_conn *c, const struct conf *conf, struct store_error *err)
+{
+	return without_failing(c, conf, maintain, err);
 }

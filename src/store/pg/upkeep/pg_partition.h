@@ -15,8 +15,12 @@
 
 #include "store/pg/link/pg_conn.h"
 
+/* Makes those ahead of the clock that are missing, as a part of set-up; otherwise the same. */
+enum store_status pg_partition_make(struct pg_conn *c, const struct conf *conf,
+				    struct store_error *err);
+
 /*
- * One round of that: when connecting, and every minute or so.  Logs partition_created,
+ * One round of all that: every minute or so.  Logs partition_created,
  * partition_dropped, and partition_failed where the role may not or a lock is not to be had:
  * metrics are stored all the same, so that this is STORE_OK.
  */
