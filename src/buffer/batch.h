@@ -104,6 +104,7 @@ struct batch {
 	bool repeated; /* an earlier, unanswered try had committed it */
 
 	STAILQ_ENTRY(batch) in_done; /* the list of completions */
+	uint64_t done;               /* its place among all of them */
 };
 
 /* A heap batch, open and empty; room is what it is expected to take.  NULL: memory is short. */

@@ -17,6 +17,7 @@
 #include "store/store.h"
 
 #define ROUND_MS 60000 /* between rounds of upkeep */
+#define PASS_MS 10     /* until it is looked again whether they are */
 #define CLAIM_MS 10000 /* without a batch: readers shall know that the collector is alive */
 
 struct janitor {
@@ -34,13 +35,16 @@ struct janitor {
 	atomic_bool asked;          /* for a round */
 	atomic_bool compare;        /* kept batches with the ledger */
 	_Atomic uint64_t stored_ms; /* when a batch was stored last, monotonic */
-	atomic_int status;          /* enum writers_status */
+	atomic_uint rounds;
+	atomic_int status; /* enum writers_status */
 	atomic_bool ended;
 
 	/* the thread's own */
 	struct backoff backoff;
-	uint64_t round_ms; /* monotonic: when the next one is due */
-	uint64_t claim_ms; /* when the last one was made */
+	uint64_t round_ms;      /* monotonic: when the next one is due */
+	uint64_t claim_ms;      /* when the last one was made */
+	bool compare_due;       /* kept batches are to be compared with the ledger ... */
+	struct queue_mark mark; /* ... once those that were stored by now are among them */
 	bool done_once;
 };
 
@@ -50,6 +54,12 @@ bool
 janitor_is_ready(const struct janitor *j)
 {
 	return atomic_load(&j->ready);
+}
+
+unsigned
+janitor_rounds(const struct janitor *j)
+{
+	return atomic_load(&j->rounds);
 }
 
 void
@@ -72,7 +82,7 @@ janitor_compare_kept(struct janitor *j)
 	if (j->conf->buffer.keep_ms == 0)
 		return;
 	atomic_store(&j->compare, true);
-	janitor_look(j);
+	queue_kick(j->queue);
 }
 
 void
@@ -135,7 +145,7 @@ requeue_missing(struct janitor *j, struct store *s, struct store_error *err)
 	if (r < 0) {
 		log_event_limited(LOG_WARNING, "spool_read_failed/kept", "spool_read_failed",
 				  LOG_STR("error", strerror(-r)));
-		atomic_store(&j->compare, true); /* another time */
+		j->compare_due = true; /* another time */
 		return STORE_OK;
 	}
 	status = store_missing(s, queue_collector(q), numbers, &n, err);
@@ -152,11 +162,11 @@ compare_kept(struct janitor *j, struct store *s, struct store_error *err)
 {
 	enum store_status status;
 
-	if (!atomic_exchange(&j->compare, false))
+	if (!j->compare_due || !queue_passed(j->queue, &j->mark))
 		return STORE_OK;
+	j->compare_due = false;
 	status = requeue_missing(j, s, err);
-	if (status != STORE_OK)
-		atomic_store(&j->compare, true);
+	j->compare_due |= status != STORE_OK;
 	return status;
 }
 
@@ -235,6 +245,7 @@ go_round(struct janitor *j)
 		status = do_upkeep(j, s, &err);
 	}
 	store_close(s);
+	atomic_fetch_add(&j->rounds, 1);
 	if (status != STORE_OK) {
 		failed(j, status, &err);
 		return;
@@ -272,18 +283,40 @@ claim_due_ms(const struct janitor *j)
 	return (stored_ms > j->claim_ms ? stored_ms : j->claim_ms) + CLAIM_MS;
 }
 
+/* A writer has connected since the last look: what it and others stored before is what may be lost.
+ */
+static void
+notice_connections(struct janitor *j)
+{
+	if (!atomic_exchange(&j->compare, false))
+		return;
+	j->compare_due = true;
+	queue_mark(j->queue, &j->mark);
+}
+
+static bool
+wants_round(struct janitor *j)
+{
+	if (!atomic_load(&j->ready) || atomic_load(&j->asked) || clock_ms() >= j->round_ms)
+		return true;
+	return j->compare_due && queue_passed(j->queue, &j->mark);
+}
+
 static void
 work(struct janitor *j)
 {
 	unsigned kicks = queue_kicks(j->queue); /* before it is looked at what they are about */
 	uint64_t now_ms = clock_ms(), claim_ms = claim_due_ms(j), due_ms;
 
-	if (!atomic_load(&j->ready) || atomic_load(&j->asked) || now_ms >= j->round_ms) {
+	notice_connections(j);
+	if (wants_round(j)) {
 		go_round(j);
 	} else if (now_ms >= claim_ms) {
 		claim_alone(j);
 	} else {
 		due_ms = claim_ms < j->round_ms ? claim_ms : j->round_ms;
+		if (j->compare_due && due_ms > now_ms + PASS_MS)
+			due_ms = now_ms + PASS_MS;
 		queue_sleep(j->queue, j->stop, kicks, due_ms - now_ms);
 	}
 }

@@ -39,6 +39,9 @@ enum writers_status janitor_status(const struct janitor *j);
 /* Is the table there?  Until then a writer need not connect; queue_kick() tells when it is. */
 bool janitor_is_ready(const struct janitor *j);
 
+/* How many rounds there have been: after each the table may be another one. */
+unsigned janitor_rounds(const struct janitor *j);
+
 /* Something essential was found missing: it is not ready until that has been looked at. */
 void janitor_set_up(struct janitor *j);
 

@@ -39,6 +39,13 @@ store_put(struct store *s, const struct batch_view *b, struct store_result *ret,
 	return s->ops->put(s, b, ret, err);
 }
 
+void
+store_look_again(struct store *s)
+{
+	if (s->ops->look_again)
+		s->ops->look_again(s);
+}
+
 enum store_status
 store_maintain(struct store *s, const char *collector, uint64_t floor, struct store_error *err)
 {

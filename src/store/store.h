@@ -72,6 +72,9 @@ void store_close(struct store *s); /* NULL is fine; never waits */
 enum store_status store_put(struct store *s, const struct batch_view *b, struct store_result *ret,
 			    struct store_error *err);
 
+/* The table may have changed: it is looked at before the next batch.  Never waits. */
+void store_look_again(struct store *s);
+
 /*
  * Upkeep, called every minute or so: policies, rollups, partitions, and this collector's ledger
  * rows that are older than database.ledger_keep and below floor, which are deleted.
@@ -105,6 +108,7 @@ struct store_ops {
 	void (*close)(struct store *s);
 	enum store_status (*put)(struct store *s, const struct batch_view *b,
 				 struct store_result *ret, struct store_error *err);
+	void (*look_again)(struct store *s); /* NULL: there is nothing to be looked at */
 	enum store_status (*maintain)(struct store *s, const char *collector, uint64_t floor,
 				      struct store_error *err);
 	/* NULL: nobody asks */

@@ -43,6 +43,7 @@ struct writer {
 	struct backoff backoff;
 	bool failing;    /* the last try failed, a new connection alone proves nothing */
 	bool unprepared; /* so it was at the last try to connect, too */
+	unsigned rounds; /* of the janitor's, when the table was looked at */
 };
 
 struct writers {
@@ -159,6 +160,17 @@ load_failed(struct writer *w, struct batch *b, int r)
 		queue_return(w->pool->queue, b, SPOOL_RETRY_MS);
 }
 
+/* After a round of the janitor's the table may be another one. */
+static void
+notice_rounds(struct writer *w)
+{
+	unsigned rounds = janitor_rounds(w->pool->janitor);
+
+	if (rounds != w->rounds)
+		store_look_again(w->store);
+	w->rounds = rounds;
+}
+
 static void
 write_batch(struct writer *w, struct batch *b)
 {
@@ -175,6 +187,7 @@ write_batch(struct writer *w, struct batch *b)
 		return;
 	}
 	start_ms = clock_ms();
+	notice_rounds(w);
 	status = store_put(w->store, &view, &res, &err);
 	if (status != STORE_OK) {
 		batch_failed(w, status, &err, b);

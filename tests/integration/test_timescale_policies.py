@@ -40,7 +40,7 @@ def start(start_collector, database):
     def start(**settings):
         settings.setdefault("database__timescaledb", "require")
         collector = start_collector(settings.pop("store", database), **settings)
-        collector.wait_event("database_connected", timeout=60)
+        collector.wait_event("upkeep_done", timeout=60)
         return collector
 
     return start
@@ -51,12 +51,11 @@ def ago(seconds):
 
 
 def reload(collector, **changes):
-    """Until all writers have connected anew, and done what they do then."""
+    """Until the janitor has done what it does then."""
     collector.write_conf(**changes)
     mark = collector.mark()
     collector.reload()
-    writers = collector.conf.get("database.connections", 1)
-    collector.wait_event("database_connected", since=mark, count=writers, timeout=60)
+    collector.wait_event("upkeep_done", since=mark, timeout=60)
     assert not collector.find("policy_failed", since=mark)
     return collector.find("policy_applied", since=mark)
 
@@ -125,7 +124,7 @@ def test_a_second_start_changes_nothing(start, database):
     assert start(**settings).stop() == 0
     before = database.rows("SELECT job_id FROM timescaledb_information.jobs ORDER BY 1")
     again = start(**settings, database__connections=3)
-    again.wait_event("database_connected", count=3)
+    again.wait_event("upkeep_done")
     assert not again.find("policy_applied")
     assert database.rows("SELECT job_id FROM timescaledb_information.jobs ORDER BY 1") == before
 
@@ -313,7 +312,7 @@ def test_several_collectors_at_once(new_collector, database):
     for collector in collectors:
         collector.start(wait=None)
     for i, collector in enumerate(collectors):
-        collector.wait_event("database_connected", timeout=60)
+        collector.wait_event("upkeep_done", timeout=60)
         collector.send(frame(f"m{i}", i, ago(0)))  # younger than what retention drops
     database.wait_count(4, timeout=60)
     applied = [e["policy"] for c in collectors for e in c.find("policy_applied")]
@@ -434,7 +433,7 @@ def test_apache_edition(start, apache_database):
         table__rollups=["1 hour"],
         database__connections=2,
     )
-    collector.wait_event("database_connected", count=2)
+    collector.wait_event("upkeep_done")
     assert apache_database.value(INTERVAL) == "2 days"
     left_out = collector.find("policies_left_out")
     assert [e["policies"] for e in left_out] == ["compress_after, rollups"]

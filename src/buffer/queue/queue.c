@@ -471,19 +471,41 @@ awaits_its_file(const struct queue *q, const struct batch *b)
 	return q->spool && q->limits.keep_ms && !b->on_disk && !q->disk_error && !q->disk_stalls;
 }
 
+/* Takes all completions, those that awaited their files first; returns the number of the last. */
+static uint64_t
+take_done(struct queue *q, struct batch_stack *done)
+{
+	uint64_t last;
+
+	STAILQ_CONCAT(done, &q->early);
+	(void)pthread_mutex_lock(&q->mutex);
+	STAILQ_CONCAT(done, &q->done);
+	last = q->done_last;
+	q->stats->store_retries = q->retries;
+	(void)pthread_mutex_unlock(&q->mutex);
+	return last;
+}
+
+static void
+note_collected(struct queue *q, uint64_t last)
+{
+	const struct batch *b = STAILQ_FIRST(&q->early);
+
+	(void)pthread_mutex_lock(&q->mutex);
+	q->done_collected = b ? b->done - 1 : last;
+	(void)pthread_mutex_unlock(&q->mutex);
+}
+
 void
 queue_collect(struct queue *q)
 {
 	struct batch_stack done = STAILQ_HEAD_INITIALIZER(done);
 	struct batch *b;
+	uint64_t last;
 
 	if (q->spool)
 		queue_collect_disk(q);
-	STAILQ_CONCAT(&done, &q->early);
-	(void)pthread_mutex_lock(&q->mutex);
-	STAILQ_CONCAT(&done, &q->done);
-	q->stats->store_retries = q->retries;
-	(void)pthread_mutex_unlock(&q->mutex);
+	last = take_done(q, &done);
 	while ((b = STAILQ_FIRST(&done))) {
 		STAILQ_REMOVE_HEAD(&done, in_done);
 		if (awaits_its_file(q, b))
@@ -491,6 +513,7 @@ queue_collect(struct queue *q)
 		else
 			finish(q, b);
 	}
+	note_collected(q, last);
 	queue_release_waits(q);
 	queue_update_room(q);
 	assert(stats_conserved(q->stats));

@@ -192,4 +192,17 @@ void queue_kick(struct queue *q);
  * many; the disk thread puts them back into the queue, and goes on trying where the disk refuses.
  */
 int queue_kept(struct queue *q, uint64_t **numbers, size_t *n);
+
+/*
+ * A batch that was stored is among the kept ones only when the loop and the disk thread have done
+ * their part.  queue_passed() says whether that is so for all that were stored at the mark.
+ */
+struct queue_mark {
+	uint64_t done;
+	uint64_t keeps;
+	bool collected;
+};
+void queue_mark(struct queue *q, struct queue_mark *m);
+bool queue_passed(struct queue *q, struct queue_mark *m);
+
 size_t queue_requeue(struct queue *q, const uint64_t *numbers, size_t n);

@@ -103,6 +103,8 @@ struct queue {
 	struct batches_delayed delayed; /* sealed, and may be taken later */
 	struct batch_list wanted;       /* the ready ones that level 2 waits for, longest first */
 	struct batch_stack done;        /* completions */
+	uint64_t done_last;             /* how many there have been */
+	uint64_t done_collected;        /* all up to this one have been dealt with by the loop */
 	uint64_t open_number;           /* every batch from here on is the loop's; for the floor */
 	uint64_t open_us;        /* when the open batch was opened; UINT64_MAX: there is none */
 	uint64_t unkeeping;      /* kept batches that are on their way back */

@@ -11,6 +11,32 @@ queue_kept(struct queue *q, uint64_t **numbers, size_t *n)
 	return q->spool ? spool_kept(q->spool, numbers, n) : 0;
 }
 
+void
+queue_mark(struct queue *q, struct queue_mark *m)
+{
+	*m = (struct queue_mark){0};
+	(void)pthread_mutex_lock(&q->mutex);
+	m->done = q->done_last;
+	(void)pthread_mutex_unlock(&q->mutex);
+}
+
+/* First the loop has to hand them to the disk thread, then that has to do its errands. */
+bool
+queue_passed(struct queue *q, struct queue_mark *m)
+{
+	if (!q->disk)
+		return true;
+	if (!m->collected) {
+		(void)pthread_mutex_lock(&q->mutex);
+		m->collected = q->done_collected >= m->done;
+		(void)pthread_mutex_unlock(&q->mutex);
+		if (!m->collected)
+			return false;
+		m->keeps = disk_keeps_asked(q->disk);
+	}
+	return disk_keeps_done(q->disk) >= m->keeps;
+}
+
 /* Until they are back in the list, nobody may promise that what they hold is stored. */
 static void
 begin_unkeeping(struct queue *q, const struct spool_header *headers, size_t n)

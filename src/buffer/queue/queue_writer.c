@@ -185,6 +185,7 @@ queue_done(struct queue *q, struct batch *b)
 	b->loaded = NULL;
 	(void)pthread_mutex_lock(&q->mutex);
 	queue_settle(q, b);
+	b->done = ++q->done_last;
 	STAILQ_INSERT_TAIL(&q->done, b, in_done);
 	(void)pthread_mutex_unlock(&q->mutex);
 	q->events.wake(q->events.arg);

@@ -328,12 +328,14 @@ end_batch(struct disk *d, enum disk_task task, struct disk_file *f, uint64_t num
 	if (f)
 		file_removed(d, f);
 	d->removing++;
+	d->keeps_asked += task == DISK_KEEP;
 	if (number < d->removing_floor)
 		d->removing_floor = number;
 	(void)pthread_mutex_unlock(&d->lock);
 	if (hand_over(d, &d->errands, task, f, number) == 0)
 		return;
 	(void)pthread_mutex_lock(&d->lock);
+	d->keeps_done += task == DISK_KEEP;
 	d->removing--; /* it stays, and the next start finds it in the ledger */
 	if (number < d->stuck_floor)
 		d->stuck_floor = number;
@@ -466,4 +468,26 @@ disk_floor(struct disk *d)
 	floor = d->removing_floor < d->stuck_floor ? d->removing_floor : d->stuck_floor;
 	(void)pthread_mutex_unlock(&d->lock);
 	return floor;
+}
+
+uint64_t
+disk_keeps_asked(struct disk *d)
+{
+	uint64_t n;
+
+	(void)pthread_mutex_lock(&d->lock);
+	n = d->keeps_asked;
+	(void)pthread_mutex_unlock(&d->lock);
+	return n;
+}
+
+uint64_t
+disk_keeps_done(struct disk *d)
+{
+	uint64_t n;
+
+	(void)pthread_mutex_lock(&d->lock);
+	n = d->keeps_done;
+	(void)pthread_mutex_unlock(&d->lock);
+	return n;
 }

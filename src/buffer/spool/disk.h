@@ -125,5 +125,9 @@ void disk_progress(struct disk *d, struct disk_progress *ret);
 /* Copies at most max headers of batches that are unstored again; returns how many. */
 size_t disk_take_unkept(struct disk *d, struct spool_header *out, size_t max);
 
+/* How many disk_keep() there have been, and how many of them are done: in order. */
+uint64_t disk_keeps_asked(struct disk *d);
+uint64_t disk_keeps_done(struct disk *d);
+
 /* No file that waits to be removed, or could not be, has a smaller number. */
 uint64_t disk_floor(struct disk *d);

@@ -90,7 +90,8 @@ struct disk {
 	uint64_t room;    /* bytes that the file system had free after the last write */
 	uint64_t removing;
 	uint64_t removing_floor; /* of what waits to be removed; UINT64_MAX: nothing does */
-	uint64_t stuck_floor;    /* of what could not be */
+	uint64_t keeps_asked, keeps_done;
+	uint64_t stuck_floor; /* of what could not be */
 	int error;
 	uint64_t write_retry_ms; /* monotonic; 0 = at once */
 	uint64_t sync_retry_ms;

@@ -133,6 +133,7 @@ end_file(struct disk *d, struct disk_job *job)
 		give_up(f);
 	if (!f || f->made)
 		remove_file(d, job->number, job->task == DISK_KEEP);
+	d->keeps_done += job->task == DISK_KEEP;
 	if (--d->removing == 0)
 		d->removing_floor = UINT64_MAX;
 	d->sync_retry_ms = 0;  /* perhaps it was the file that could not be synced */

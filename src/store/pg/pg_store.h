@@ -28,6 +28,7 @@ struct postgres {
 	char settings[PG_SETTINGS_MAX];       /* likewise, of a batch's */
 	struct pg_shaper shaper;
 	bool hypertable;
+	bool look_again; /* at the table, before the next batch */
 };
 
 /* A collector's UUID stands in SQL as it is: there is nothing to escape in it. */

@@ -10,6 +10,7 @@
 #include "store/pg/batch/isolate.h"
 #include "store/pg/link/pg_error.h"
 #include "store/pg/pg_store.h"
+#include "store/pg/setup/pg_citus.h"
 #include "store/pg/setup/pg_database.h"
 
 #define LEDGER_MAX 512
@@ -248,6 +249,24 @@ settle(struct postgres *p, const struct batch_view *b, struct store_result *ret,
 	return STORE_OK;
 }
 
+static void
+postgres_look_again(struct store *store)
+{
+	((struct postgres *)store)->look_again = true;
+}
+
+/* What others may have made of the table since then: operators, the janitor. */
+static enum store_status
+look(struct postgres *p, struct store_error *err)
+{
+	enum store_status st = pg_citus_distributed(&p->c, &p->c.distributed, err);
+
+	if (st == STORE_OK)
+		st = pg_shaper_refresh(&p->shaper, &p->c, err);
+	p->look_again = st != STORE_OK;
+	return st;
+}
+
 static enum store_status
 postgres_put(struct store *store, const struct batch_view *b, struct store_result *ret,
 	     struct store_error *err)
@@ -259,6 +278,9 @@ postgres_put(struct store *store, const struct batch_view *b, struct store_resul
 	enum store_status st;
 
 	ledger_sql(ledger, b);
+	st = p->look_again ? look(p, err) : STORE_OK;
+	if (st != STORE_OK)
+		return st;
 	st = pg_shape(&p->shaper, &p->c, b, &shape, err);
 	if (st == STORE_OK)
 		st = put_shaped(p, &shape, ledger, &rejected, err);
@@ -280,6 +302,7 @@ const struct store_ops postgres_store_ops = {
     .open = postgres_open,
     .close = postgres_close,
     .put = postgres_put,
+    .look_again = postgres_look_again,
     .maintain = pg_maintain,
     .claim = pg_claim,
     .missing = pg_missing,

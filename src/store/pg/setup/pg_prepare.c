@@ -125,7 +125,8 @@ pg_prepare(struct postgres *p, struct store_error *err)
 	if (st == STORE_OK)
 		st = make_all(p, err);
 	p->c.stall_ms = PG_STALL_MS;
-	return st == STORE_OK ? pg_shaper_refresh(&p->shaper, &p->c, err) : st;
+	p->look_again = true; /* should it be given batches */
+	return st;
 }
 
 /* ---- by a writer ---- */

@@ -117,6 +117,10 @@ have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *
 	if (st == STORE_OK && made == PG_MADE)
 		log_event(LOG_INFO, "hypertable_created", LOG_STR("table", "metrics"),
 			  LOG_STR("timescaledb_version", offer->version));
+	/* a new table is whole before the first batch; what is to be changed later waits for nobody
+	 */
+	if (st == STORE_OK && made == PG_MADE)
+		st = pg_policy_apply(c, conf, offer->schema, err);
 	return st;
 }
 
