@@ -8,6 +8,7 @@ Measures what the guarantee costs, on a PostgreSQL of its own with fsync on.
     ledger       what the ledger costs             timescale    the daemon against a bare COPY
     sync         round trips of level 1            connections  1, 2 and 4 of them
     drain        a backlog after a restart         capacity     CPU time that a million metrics take
+    spool        into the spool alone: rates and round trips, beside those of $BASE, another build
 
 Each round runs the variants one after the other on emptied tables; the figures are medians of
 five rounds, and ratios of the rounds' neighbours, since machines are shared and noisy.  Nothing
@@ -28,6 +29,7 @@ from citus import CitusCluster  # noqa: E402
 from cluster import Cluster, has_extension, server_directory  # noqa: E402
 from collector import Collector  # noqa: E402
 from processes import cpu_seconds  # noqa: E402
+from programs import daemon_path  # noqa: E402
 
 ROUNDS = int(os.environ.get("ROUNDS", 5))
 ROWS = 1_000_000
@@ -127,6 +129,60 @@ def sync(database):
         p50 = statistics.median(r["p50_us"] for r in runs)
         p99 = statistics.median(r["p99_us"] for r in runs)
         print(f"  {clients:5} clients   p50 {p50:9,.0f}   p99 {p99:9,.0f}")
+
+
+INTO_SPOOL = {
+    "1 client, 64 KiB a piece": ("rate", "interval", ("-n", MANY_ROWS, "-p", 65536, "-s", 1)),
+    "1,000 clients, 1,000 bytes": ("rate", "interval", ("-n", ROWS, "-c", 1000, "-p", 1000, "-s", 1)),
+    "1,000 clients, one by one": ("rate", "interval", ("-n", 300_000, "-c", 1000, "-p", 1, "-s", 1)),
+    **{
+        f"{clients:,} clients, level 1, {sync}": (
+            "p50_us", sync, ("-r", max(20, 2000 // clients), "-c", clients, "-s", 1)
+        )
+        for sync in ("always", "never")
+        for clients in (1, 100, 1000)
+    },
+}
+
+
+def into_spool(build, sync, load):
+    """One load with the database away, through the daemon of a build."""
+    program = os.environ["METRIC_COLLECTORD"]
+    try:
+        os.environ["METRIC_COLLECTORD"] = os.path.join(build, "metric-collectord")
+        daemon_path.cache_clear()
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+            settings = {
+                "listen": ["127.0.0.1:0"],
+                "batch.interval": 1,
+                "database.uri": "postgresql://127.0.0.1:9/x",
+                "buffer.spool": os.path.join(directory, "spool"),
+                "buffer.sync": sync,
+                "log.target": "stderr",
+            }
+            collector = Collector(directory, settings).start()
+            figures = tool("load", *load, "127.0.0.1", collector.port)
+            assert collector.stop() == 0
+            return figures
+    finally:
+        os.environ["METRIC_COLLECTORD"] = program
+        daemon_path.cache_clear()
+
+
+def spool(_database):
+    """With $BASE, each round has one run of either build; ratios are of these pairs."""
+    base = os.environ.get("BASE")
+    print(f"\ninto the spool, medians of {ROUNDS} rounds" + (", of $BASE, and ratio" if base else ""))
+    for title, (figure, sync, load) in INTO_SPOOL.items():
+        rounds = [
+            [into_spool(build, sync, load)[figure] for build in (BUILD, base) if build]
+            for _ in range(ROUNDS)
+        ]
+        line = f"  {title:32} {statistics.median(one[0] for one in rounds):12,.0f} {figure}"
+        if base:
+            line += f"  {statistics.median(one[1] for one in rounds):12,.0f}"
+            line += f"  {statistics.median(one[0] / one[1] for one in rounds):.2f}"
+        print(line, flush=True)
 
 
 def drain(database):
@@ -310,7 +366,7 @@ TIMESCALE = {
     "max_worker_processes": "16",
     "timescaledb.telemetry_level": "off",
 }
-PLAIN_FIGURES = ["overhead", "ledger", "sync", "drain", "sort", "capacity"]
+PLAIN_FIGURES = ["overhead", "ledger", "sync", "spool", "drain", "sort", "capacity"]
 TIMESCALE_FIGURES = ["timescale", "connections", "capacity"]
 
 
