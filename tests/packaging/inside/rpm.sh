@@ -28,6 +28,7 @@ cat >/tmp/wanted <<'LIST'
 -rw-r--r-- root root /usr/share/man/man5/metric-collectord.conf.5.gz
 -rw-r--r-- root root /usr/share/man/man7/metric-collectord-guarantee.7.gz
 -rw-r--r-- root root /usr/share/man/man7/metric-collectord-protocol.7.gz
+-rw-r--r-- root root /usr/share/man/man7/metric-collectord-sizing.7.gz
 -rw-r--r-- root root /usr/share/man/man7/metric-collectord-sql.7.gz
 -rw-r--r-- root root /usr/share/man/man8/metric-collectord.8.gz
 -rw-r--r-- root root /usr/share/man/man8/metric-spool.8.gz
