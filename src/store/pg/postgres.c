@@ -14,7 +14,10 @@
 #include "store/pg/link/pg_conn.h"
 #include "store/pg/link/pg_error.h"
 #include "store/pg/upkeep/pg_partition.h"
-#include "store/pg/setup/pg_setup.h"
+#include "store/pg/setup/pg_columns.h"
+#include "store/pg/setup/pg_database.h"
+#include "store/pg/setup/pg_lock.h"
+#include "store/pg/setup/pg_migrate.h"
 #include "store/pg/batch/pg_shape.h"
 
 #define SERVER_MIN 130000
@@ -46,7 +49,7 @@ connect_or_create(struct postgres *p, struct store_error *err)
 
 	if (st != STORE_HOLD || strcmp(err->sqlstate, "3D000") != 0 || !p->conf->database.create)
 		return st;
-	st = pg_setup_database(p->c.stop_fd, p->conf, missing, err);
+	st = pg_database_create(p->c.stop_fd, p->conf, missing, err);
 	return st == STORE_OK ? pg_connect(&p->c, p->conf, NULL, missing, err) : st;
 }
 
@@ -96,7 +99,7 @@ know_server(struct postgres *p, struct store_error *err)
 static enum store_status
 read_columns(struct postgres *p, struct store_error *err)
 {
-	enum store_status st = pg_setup_columns(&p->c, &p->guard, err);
+	enum store_status st = pg_columns_read(&p->c, &p->guard, err);
 
 	if (st == STORE_OK)
 		(void)snprintf(p->settings, sizeof(p->settings),
@@ -118,7 +121,7 @@ prepare(struct postgres *p, struct store_error *err)
 	if (st == STORE_OK)
 		st = pg_citus_find(&p->c, p->conf, citus, err);
 	if (st == STORE_OK)
-		st = pg_setup_migrate(&p->c, p->conf, "postgresql", NULL, err);
+		st = pg_migrate(&p->c, p->conf, "postgresql", NULL, err);
 	/* a table that will not do stays as it is */
 	if (st == STORE_OK)
 		st = know_server(p, err);

@@ -6,7 +6,7 @@
 
 #include "log/log.h"
 #include "store/pg/link/pg_error.h"
-#include "store/pg/setup/pg_setup.h"
+#include "store/pg/setup/pg_migrate.h"
 
 #define COLUMN "metric_name"
 
@@ -156,7 +156,7 @@ pg_citus_distribute(struct pg_conn *c, const struct conf *conf, char version[PG_
 	struct distribution d = {.column = ""};
 	const struct pg_flavour citus = {"citus", is_distributed, &d};
 	enum pg_made made = PG_MISSING;
-	enum store_status st = pg_setup_flavour(c, conf, &citus, &made, err);
+	enum store_status st = pg_migrate_flavour(c, conf, &citus, &made, err);
 
 	if (st == STORE_OK && made == PG_MISSING)
 		st = absent(err, "metrics is not distributed", NULL);

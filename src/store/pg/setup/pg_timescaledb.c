@@ -8,7 +8,8 @@
 #include "store/pg/link/pg_error.h"
 #include "store/pg/upkeep/pg_interval.h"
 #include "store/pg/upkeep/pg_policy.h"
-#include "store/pg/setup/pg_setup.h"
+#include "store/pg/setup/pg_lock.h"
+#include "store/pg/setup/pg_migrate.h"
 
 /* What the server offers. */
 struct offer {
@@ -65,11 +66,11 @@ is_hypertable(struct pg_conn *c, void *arg, bool *ret, struct store_error *err)
 static enum store_status
 create_extension(struct pg_conn *c, struct store_error *err)
 {
-	enum store_status st = pg_setup_begin(c, err);
+	enum store_status st = pg_lock_begin(c, err);
 
 	if (st == STORE_OK)
 		st = pg_query(c, "CREATE EXTENSION IF NOT EXISTS timescaledb", NULL, err);
-	return pg_setup_end(c, st, err);
+	return pg_lock_end(c, st, err);
 }
 
 /* Creates the extension if it is missing, so that offer->version is set. */
@@ -107,7 +108,7 @@ have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *
 {
 	static const struct pg_flavour timescaledb = {"timescaledb", is_hypertable, NULL};
 	enum pg_made made = PG_MISSING;
-	enum store_status st = pg_setup_flavour(c, conf, &timescaledb, &made, err);
+	enum store_status st = pg_migrate_flavour(c, conf, &timescaledb, &made, err);
 
 	if (st == STORE_OK && made == PG_MISSING) {
 		(void)pg_error_set(err, "0A000", "metrics is not a hypertable", NULL, true);

@@ -11,7 +11,7 @@
 #include "log/log.h"
 #include "base/text.h"
 #include "store/pg/upkeep/pg_interval.h"
-#include "store/pg/setup/pg_setup.h"
+#include "store/pg/setup/pg_lock.h"
 
 #define AHEAD_MIN HOUR_US /* housekeeping may be late */
 
@@ -191,14 +191,14 @@ create(const struct work *w, const struct table *t, const struct range *r)
 static enum store_status
 create_at(const struct work *w, struct table *t, uint64_t at_us)
 {
-	enum store_status st = pg_setup_begin(w->c, w->err);
+	enum store_status st = pg_lock_begin(w->c, w->err);
 	struct range gap;
 
 	if (st == STORE_OK)
 		st = table_read(w, t);
 	if (st == STORE_OK && gap_at(t, w->conf->table.chunk_interval_us, at_us, &gap))
 		st = create(w, t, &gap);
-	st = pg_setup_end(w->c, st, w->err);
+	st = pg_lock_end(w->c, st, w->err);
 	return st == STORE_OK ? table_read(w, t) : st;
 }
 
@@ -287,13 +287,13 @@ relieve_default(struct work *w, struct table *t)
 static enum store_status
 drop(const struct work *w, const struct range *r)
 {
-	enum store_status st = pg_setup_begin(w->c, w->err);
+	enum store_status st = pg_lock_begin(w->c, w->err);
 
 	if (st == STORE_OK)
 		st = run(w, "SET LOCAL lock_timeout = '2s'");
 	if (st == STORE_OK)
 		st = run(w, "DROP TABLE IF EXISTS %s", r->name);
-	st = pg_setup_end(w->c, st, w->err);
+	st = pg_lock_end(w->c, st, w->err);
 	if (st == STORE_OK)
 		log_event(LOG_INFO, "partition_dropped", LOG_STR("partition", r->name));
 	return st;

@@ -9,7 +9,7 @@
 #include "log/log.h"
 #include "store/pg/upkeep/pg_interval.h"
 #include "store/pg/upkeep/pg_rollup.h"
-#include "store/pg/setup/pg_setup.h"
+#include "store/pg/setup/pg_lock.h"
 
 #define SQL_MAX 512
 
@@ -250,11 +250,11 @@ static enum store_status
 change(const struct work *w, const struct policy *p)
 {
 	bool changed = false;
-	enum store_status st = pg_setup_begin(w->c, w->err);
+	enum store_status st = pg_lock_begin(w->c, w->err);
 
 	if (st == STORE_OK)
 		st = change_locked(w, p, &changed);
-	st = pg_setup_end(w->c, st, w->err);
+	st = pg_lock_end(w->c, st, w->err);
 	if (st == STORE_OK) {
 		if (changed)
 			log_event(LOG_INFO, "policy_applied", LOG_STR("policy", p->name),

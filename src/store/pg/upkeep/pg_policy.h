@@ -9,7 +9,7 @@
  *	retention        a retention policy
  *
  * The database is the truth: what it has is read and compared with what is wanted, and only a
- * difference is a change, made in a transaction of its own under the lock of pg_setup.h.  What the
+ * difference is a change, made in a transaction of its own under the lock of pg_lock.h.  What the
  * daemon made is recorded in metric_collectord.policies, and nothing else is ever removed.
  */
 #pragma once

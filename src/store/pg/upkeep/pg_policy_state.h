@@ -25,7 +25,7 @@ struct pg_policy_state {
 /*
  * Looks.  extension is borrowed for the life of *ret, which is to be zeroed before and given to
  * pg_policy_state_done() after, whatever is returned.  Within a transaction under the lock of
- * pg_setup.h, what it says stays true until the end.
+ * pg_lock.h, what it says stays true until the end.
  */
 enum store_status pg_policy_state_read(struct pg_conn *c, const struct conf *conf,
 				       const char *extension, struct pg_policy_state *ret,

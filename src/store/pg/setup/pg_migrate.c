@@ -1,4 +1,4 @@
-#include "store/pg/setup/pg_setup.h"
+#include "store/pg/setup/pg_migrate.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -8,103 +8,7 @@
 #include "log/log.h"
 #include "store/migrate.h"
 #include "store/pg/link/pg_error.h"
-
-/* Any number that nobody else takes: "mcollect". */
-#define LOCK_KEY "7882266284294234996"
-
-#define CREATE_TRIES 20
-#define CREATE_PAUSE_MS 250
-
-/* ---- the database ---- */
-
-/* Has another collector been quicker? */
-static bool
-exists_already(const struct store_error *err)
-{
-	return strcmp(err->sqlstate, "42P04") == 0 || strcmp(err->sqlstate, "23505") == 0;
-}
-
-static enum store_status
-create_database_as(struct pg_conn *c, const char *name, const char *options,
-		   struct store_error *err)
-{
-	char *quoted = PQescapeIdentifier(c->pg, name, strlen(name));
-	enum store_status st;
-	char sql[512];
-
-	if (!quoted)
-		return pg_fail(err, "out of memory");
-	(void)snprintf(sql, sizeof(sql), "CREATE DATABASE %s%s", quoted, options);
-	PQfreemem(quoted);
-	st = pg_query(c, sql, NULL, err);
-	return st != STORE_OK && exists_already(err) ? STORE_OK : st;
-}
-
-static enum store_status
-create_database(struct pg_conn *c, const char *name, struct store_error *err)
-{
-	enum store_status st;
-	int i;
-
-	for (i = 0; i < CREATE_TRIES; i++) {
-		st = create_database_as(c, name, " ENCODING 'UTF8' TEMPLATE template0", err);
-		/* the locale of the server wants another encoding */
-		if (strcmp(err->sqlstate, "22023") == 0 && st != STORE_OK)
-			st = create_database_as(c, name, "", err);
-		/* somebody else uses the template */
-		if (st == STORE_OK || strcmp(err->sqlstate, "55006") != 0)
-			return st;
-		st = pg_sleep(c, CREATE_PAUSE_MS, err);
-		if (st != STORE_OK)
-			return st;
-	}
-	return STORE_RETRY;
-}
-
-enum store_status
-pg_setup_database(int stop_fd, const struct conf *conf, const char *name, struct store_error *err)
-{
-	static const char *const doors[] = {"postgres", "template1"};
-	struct pg_conn c = {.stop_fd = stop_fd};
-	enum store_status st = STORE_HOLD;
-	size_t i;
-
-	for (i = 0; i < sizeof(doors) / sizeof(doors[0]) && st == STORE_HOLD; i++)
-		st = pg_connect(&c, conf, doors[i], NULL, err);
-	if (st == STORE_HOLD)
-		err->hint = "create the database; the collector cannot: it gets into neither "
-			    "postgres nor template1";
-	if (st != STORE_OK)
-		return st;
-	c.stall_ms = PG_DDL_STALL_MS;
-	st = create_database(&c, name, err);
-	if (st == STORE_HOLD)
-		err->hint = "create the database, or grant the role CREATEDB";
-	pg_close(&c);
-	return st;
-}
-
-/* ---- migrations ---- */
-
-enum store_status
-pg_setup_begin(struct pg_conn *c, struct store_error *err)
-{
-	/* READ COMMITTED: what follows must see what the last holder of the lock did */
-	return pg_query(c,
-			"BEGIN ISOLATION LEVEL READ COMMITTED;" PG_NO_STATEMENT_TIMEOUT
-			"SET LOCAL lock_timeout = 0;"
-			"SELECT pg_catalog.pg_advisory_xact_lock(" LOCK_KEY ")",
-			NULL, err);
-}
-
-enum store_status
-pg_setup_end(struct pg_conn *c, enum store_status st, struct store_error *err)
-{
-	if (st == STORE_OK)
-		return pg_query(c, "COMMIT", NULL, err);
-	pg_rollback(c, err);
-	return st;
-}
+#include "store/pg/setup/pg_lock.h"
 
 /* The checksums of what has been applied; NULL rows before the very first. */
 static enum store_status
@@ -200,8 +104,8 @@ record(struct pg_conn *c, const struct migration_file *m, struct store_error *er
 }
 
 static enum store_status
-run(struct pg_conn *c, const struct conf *conf, const struct migration_file *m,
-    struct store_error *err)
+apply(struct pg_conn *c, const struct conf *conf, const struct migration_file *m,
+      struct store_error *err)
 {
 	enum store_status st;
 	char sql[256];
@@ -223,23 +127,23 @@ apply_next(struct pg_conn *c, const struct conf *conf, const char *flavour,
 	   const struct migration_file **ret, struct store_error *err)
 {
 	const struct migration_file *m = NULL;
-	enum store_status st = pg_setup_begin(c, err);
+	enum store_status st = pg_lock_begin(c, err);
 
 	if (st == STORE_OK)
 		st = find_missing(c, flavour, &m, err);
 	if (st == STORE_OK && m)
-		st = run(c, conf, m, err);
+		st = apply(c, conf, m, err);
 	if (st == STORE_OK && m)
 		st = record(c, m, err);
-	st = pg_setup_end(c, st, err);
+	st = pg_lock_end(c, st, err);
 	if (st == STORE_OK)
 		*ret = m;
 	return st;
 }
 
 enum store_status
-pg_setup_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour, bool *applied,
-		 struct store_error *err)
+pg_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour, bool *applied,
+	   struct store_error *err)
 {
 	const struct migration_file *m;
 	enum store_status st = find_missing(c, flavour, &m, err);
@@ -273,7 +177,7 @@ static enum store_status
 forget_applied(struct pg_conn *c, const struct pg_flavour *f, struct store_error *err)
 {
 	const struct pg_params p = {.n = 1, .values = &f->name};
-	enum store_status st = pg_setup_begin(c, err);
+	enum store_status st = pg_lock_begin(c, err);
 	bool there = false;
 
 	if (st == STORE_OK)
@@ -282,12 +186,12 @@ forget_applied(struct pg_conn *c, const struct pg_flavour *f, struct store_error
 		st = pg_query_params(c,
 				     "DELETE FROM metric_collectord.migrations WHERE flavour = $1",
 				     &p, NULL, err);
-	return pg_setup_end(c, st, err);
+	return pg_lock_end(c, st, err);
 }
 
 enum store_status
-pg_setup_flavour(struct pg_conn *c, const struct conf *conf, const struct pg_flavour *f,
-		 enum pg_made *ret, struct store_error *err)
+pg_migrate_flavour(struct pg_conn *c, const struct conf *conf, const struct pg_flavour *f,
+		   enum pg_made *ret, struct store_error *err)
 {
 	bool before = false, there, applied = false;
 	enum store_status st = f->look(c, f->arg, &before, err);
@@ -297,64 +201,11 @@ pg_setup_flavour(struct pg_conn *c, const struct conf *conf, const struct pg_fla
 		if (!before) /* before they are applied: the next may build upon the last */
 			st = forget_applied(c, f, err);
 		if (st == STORE_OK)
-			st = pg_setup_migrate(c, conf, f->name, &applied, err);
+			st = pg_migrate(c, conf, f->name, &applied, err);
 		if (st == STORE_OK && (applied || !before))
 			st = f->look(c, f->arg, &there, err);
 	}
 	if (st == STORE_OK)
 		*ret = !there ? PG_MISSING : applied && !before ? PG_MADE : PG_THERE;
-	return st;
-}
-
-/* ---- the columns ---- */
-
-/* One row for each column of ours: its name, its type, whether that will do. */
-static const char columns_sql[] =
-    "SELECT a.attname, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod),"
-    " CASE a.attname"
-    "  WHEN 'time' THEN b.oid = 'pg_catalog.timestamptz'::pg_catalog.regtype"
-    "  WHEN 'value' THEN b.oid = 'pg_catalog.float8'::pg_catalog.regtype"
-    "  ELSE b.typcategory = 'S' END"
-    " FROM pg_catalog.pg_attribute a"
-    " JOIN pg_catalog.pg_type t ON t.oid = a.atttypid"
-    " JOIN pg_catalog.pg_type b ON b.oid ="
-    "  CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END"
-    " WHERE a.attrelid = 'metrics'::pg_catalog.regclass"
-    " AND a.attname IN ('time', 'metric_name', 'value') AND NOT a.attisdropped"
-    " ORDER BY 1";
-
-#define GUARD_ROW "('%s', %s)"
-static const char guard_format[] =
-    "SELECT 1 / (pg_catalog.count(*) = 3)::pg_catalog.int4 FROM pg_catalog.pg_attribute"
-    " WHERE attrelid = 'metrics'::pg_catalog.regclass"
-    " AND (attname, atttypid) IN (" GUARD_ROW ", " GUARD_ROW ", " GUARD_ROW ")";
-
-enum store_status
-pg_setup_columns(struct pg_conn *c, struct pg_guard *ret, struct store_error *err)
-{
-	PGresult *r = NULL;
-	enum store_status st = pg_query(c, columns_sql, &r, err);
-	char text[256];
-	int i;
-
-	if (st != STORE_OK)
-		return st;
-	if (PQntuples(r) != 3) {
-		st = pg_error_set(err, "42703", "metrics lacks a column", NULL, true);
-		goto out;
-	}
-	for (i = 0; i < 3; i++) {
-		if (*PQgetvalue(r, i, 3) == 't')
-			continue;
-		(void)snprintf(text, sizeof(text), "column %s of metrics is of type %s",
-			       PQgetvalue(r, i, 0), PQgetvalue(r, i, 2));
-		st = pg_error_set(err, "42804", text, NULL, true);
-		goto out;
-	}
-	(void)snprintf(ret->sql, sizeof(ret->sql), guard_format, PQgetvalue(r, 0, 0),
-		       PQgetvalue(r, 0, 1), PQgetvalue(r, 1, 0), PQgetvalue(r, 1, 1),
-		       PQgetvalue(r, 2, 0), PQgetvalue(r, 2, 1));
-out:
-	PQclear(r);
 	return st;
 }

@@ -1,0 +1,22 @@
+/*
+ * pg_lock.h - one collector at a time changes the schema.
+ *
+ * Everything is checked by reading first.  Only what is missing is made, in transactions that hold
+ * one advisory lock and read again under it, so that collectors which start at the same time make
+ * it once.
+ */
+#pragma once
+
+#include "store/pg/link/pg_conn.h"
+
+/*
+ * For the beginning of a transaction.  Set for the database or the role, a limit is meant for
+ * readers: it would keep a large batch out for ever.
+ */
+#define PG_NO_STATEMENT_TIMEOUT "SET LOCAL statement_timeout = 0;"
+
+/* Starts a transaction that holds the lock until its end. */
+enum store_status pg_lock_begin(struct pg_conn *c, struct store_error *err);
+
+/* Commits when st is STORE_OK; else undoes what was done, and st goes on. */
+enum store_status pg_lock_end(struct pg_conn *c, enum store_status st, struct store_error *err);
