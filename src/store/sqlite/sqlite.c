@@ -57,7 +57,7 @@ ledger_insert(struct sqlite_db *s, const struct batch_view *b, bool *repeated,
 	bind_time(st, 5, &min, b->min_us);
 	bind_time(st, 6, &max, b->max_us);
 	bind_time(st, 7, &now, clock_real_us());
-	rc = sqlite_db_run(s, ST_LEDGER);
+	rc = sqlite_db_execute(s, ST_LEDGER);
 	*repeated = rc == SQLITE_CONSTRAINT_PRIMARYKEY || rc == SQLITE_CONSTRAINT_UNIQUE;
 	return rc == SQLITE_OK || *repeated ? STORE_OK : sqlite_db_fail(s, rc, err);
 }
@@ -141,7 +141,7 @@ reject_row(struct sqlite_db *s, const struct batch_view *b, const struct frame *
 	bind_text(st, 6, b->collector, strlen(b->collector));
 	bind_u64(st, 7, b->number);
 	bind_time(st, 8, &now, clock_real_us());
-	rc = sqlite_db_run(s, ST_REJECT);
+	rc = sqlite_db_execute(s, ST_REJECT);
 	if (rc != SQLITE_OK)
 		return sqlite_db_fail(s, rc, err);
 	log_event_limited(LOG_WARNING, "row_rejected", "row_rejected",
@@ -168,7 +168,7 @@ insert_rows(struct sqlite_db *s, const struct batch_view *b, struct store_result
 		bind_time(st, 1, &t, f.time_us);
 		bind_text(st, 2, f.name, f.name_len);
 		(void)sqlite3_bind_double(st, 3, f.value); /* NaN becomes NULL */
-		rc = sqlite_db_run(s, ST_METRIC);
+		rc = sqlite_db_execute(s, ST_METRIC);
 		if (rc == SQLITE_OK) {
 			ret->stored++;
 			continue;
@@ -193,7 +193,7 @@ ledger_count(struct sqlite_db *s, const struct batch_view *b, const struct store
 	bind_batch(st, b->collector, b->number);
 	bind_u64(st, 3, res->stored);
 	bind_u64(st, 4, res->rejected);
-	rc = sqlite_db_run(s, ST_LEDGER_COUNT);
+	rc = sqlite_db_execute(s, ST_LEDGER_COUNT);
 	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);
 }
 
@@ -259,7 +259,7 @@ sqlite_maintain(struct store *base, const char *collector, uint64_t floor, struc
 
 	bind_batch(st, collector, floor < INT64_MAX ? floor : INT64_MAX);
 	bind_time(st, 3, &before, now_us > keep_us ? now_us - keep_us : 0);
-	rc = sqlite_db_run(s, ST_LEDGER_SETTLE);
+	rc = sqlite_db_execute(s, ST_LEDGER_SETTLE);
 	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);
 }
 

@@ -203,7 +203,7 @@ bind_u64(sqlite3_stmt *st, int i, uint64_t v)
 }
 
 int
-sqlite_db_run(struct sqlite_db *s, enum sqlite_statement which)
+sqlite_db_execute(struct sqlite_db *s, enum sqlite_statement which)
 {
 	(void)sqlite3_step(s->st[which]);
 	return sqlite3_reset(s->st[which]);
@@ -213,7 +213,7 @@ void
 sqlite_db_roll_back(struct sqlite_db *s, struct store_error *err)
 {
 	/* SQLite may have done it already, after FULL, IOERR or an interruption. */
-	if (!sqlite3_get_autocommit(s->db) && sqlite_db_run(s, ST_ROLLBACK) != SQLITE_OK)
+	if (!sqlite3_get_autocommit(s->db) && sqlite_db_execute(s, ST_ROLLBACK) != SQLITE_OK)
 		err->reconnect = true;
 }
 
@@ -235,7 +235,7 @@ check_moved(struct sqlite_db *s, struct store_error *err)
 enum store_status
 sqlite_db_begin(struct sqlite_db *s, struct store_error *err)
 {
-	int rc = sqlite_db_run(s, ST_BEGIN);
+	int rc = sqlite_db_execute(s, ST_BEGIN);
 
 	return rc == SQLITE_OK ? check_moved(s, err) : sqlite_db_fail(s, rc, err);
 }
@@ -248,7 +248,7 @@ sqlite_db_commit(struct sqlite_db *s, struct store_error *err)
 
 	if (status != STORE_OK)
 		return status;
-	rc = sqlite_db_run(s, ST_COMMIT);
+	rc = sqlite_db_execute(s, ST_COMMIT);
 	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);
 }
 

@@ -34,7 +34,7 @@ struct sqlite_db {
 	sqlite3 *db;
 	sqlite3_stmt *st[ST_COUNT];
 	uint64_t busy_until_ms;
-	bool stopped; /* stop_fd was readable while a statement waited or ran */
+	bool stopped; /* stop_fd was readable while a statement waited or was under way */
 };
 
 /* Opens the file, or makes it; applies migrations. After any outcome sqlite_db_close() is due. */
@@ -45,8 +45,8 @@ void sqlite_db_close(struct sqlite_db *s);
 /* Puts the connection's last error, of code rc, into err and says how to go on. */
 enum store_status sqlite_db_fail(const struct sqlite_db *s, int rc, struct store_error *err);
 
-/* Runs a statement that gives no rows.  SQLITE_OK, or the extended code. */
-int sqlite_db_run(struct sqlite_db *s, enum sqlite_statement which);
+/* Executes a statement that gives no rows.  SQLITE_OK, or the extended code. */
+int sqlite_db_execute(struct sqlite_db *s, enum sqlite_statement which);
 
 /* Takes the write lock. */
 enum store_status sqlite_db_begin(struct sqlite_db *s, struct store_error *err);
@@ -55,11 +55,12 @@ enum store_status sqlite_db_commit(struct sqlite_db *s, struct store_error *err)
 /* Ends a transaction, if there is one still; sets err->reconnect where it does not end. */
 void sqlite_db_roll_back(struct sqlite_db *s, struct store_error *err);
 
-/* ---- binding: texts are borrowed until the statement has run ---- */
+/* ---- binding: texts are borrowed until the statement has been executed ---- */
 
 #define ISO_TIME_LEN 27 /* 2026-01-31T09:30:00.123456Z */
 
-/* Rows come in runs of the same day, so the date is made once for a run. */
+/* Most rows are of the same day as the row before them, so the date is made once for all of them.
+ */
 struct iso_time {
 	uint64_t day;            /* since 1970, whose date stands in text; UINT64_MAX: none */
 	char text[ISO_TIME_LEN]; /* not terminated */

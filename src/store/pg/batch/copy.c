@@ -5,9 +5,6 @@
 #include "wire/bytes.h"
 #include "wire/frame.h"
 
-/* PostgreSQL counts microseconds from 2000-01-01. */
-#define EPOCH_US UINT64_C(946684800000000)
-
 /* Frames in order lie anywhere in a batch that is larger than the cache. */
 #define PREFETCH_ROWS 8
 
@@ -85,7 +82,7 @@ put_row(const struct copy *c, uint8_t *out, const uint8_t *p)
 	o += 2;
 	be32_store(o, TIME_SIZE);
 	o += 4;
-	be64_store(o, be64_load(p) - EPOCH_US); /* wraps: two's complement before 2000 */
+	be64_store(o, be64_load(p) - COPY_EPOCH_US); /* wraps: two's complement before 2000 */
 	o += TIME_SIZE;
 	o += copy_put_field(o, name, name_len);
 	o += copy_put_field(o, name + name_len, VALUE_SIZE); /* float8 travels as on our wire */

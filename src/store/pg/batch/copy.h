@@ -13,6 +13,9 @@
 #include "buffer/batch.h"
 #include "store/pg/batch/sort.h"
 
+/* PostgreSQL counts microseconds from 2000-01-01; in those since 1970. */
+#define COPY_EPOCH_US UINT64_C(946684800000000)
+
 /* One row at the most: field count, and three fields with their lengths. */
 #define COPY_ROW_MAX (2 + 4 + 8 + 4 + 255 + 4 + 8)
 

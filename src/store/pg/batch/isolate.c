@@ -13,9 +13,6 @@
 #include "wire/frame.h"
 #include "wire/utf8.h"
 
-/* PostgreSQL's types and their epoch: see copy.c. */
-#define EPOCH_US UINT64_C(946684800000000)
-
 /*
  * A half waits at each level while the other is worked on: more levels than rows have bits.  One
  * more for the rows that are refused.
@@ -112,7 +109,7 @@ describe(struct refusal *r, const struct isolation *i, const struct frame *f, co
 	size_t len = strlen(error);
 	bool ok = encodable(i->err->sqlstate);
 
-	be64_store(r->time, f->time_us - EPOCH_US);
+	be64_store(r->time, f->time_us - COPY_EPOCH_US);
 	memcpy(r->value, p + 9 + f->name_len, sizeof(r->value));
 	if (ok)
 		(void)snprintf(r->name, sizeof(r->name), "%.*s", (int)f->name_len, f->name);
@@ -200,7 +197,7 @@ insert_row(struct isolation *i, const struct part *p)
 	const struct pg_params params = {3, values, lengths, formats};
 
 	(void)frame_read(p->rows.frames, &f);
-	be64_store(r.time, f.time_us - EPOCH_US);
+	be64_store(r.time, f.time_us - COPY_EPOCH_US);
 	memcpy(r.value, p->rows.frames + 9 + f.name_len, sizeof(r.value));
 	(void)snprintf(r.name, sizeof(r.name), "%.*s", (int)f.name_len, f.name);
 	st = pg_query(i->c, "SAVEPOINT half", NULL, i->err);

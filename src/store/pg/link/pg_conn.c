@@ -65,7 +65,7 @@ pg_sleep(const struct pg_conn *c, uint64_t ms, struct store_error *err)
 
 /* Waits until bytes can move, and takes in what has come. */
 static enum store_status
-turn(struct pg_conn *c, bool sending, struct store_error *err)
+exchange(struct pg_conn *c, bool sending, struct store_error *err)
 {
 	short events = (short)(sending ? POLLIN | POLLOUT : POLLIN);
 	enum store_status st = pg_wait(c, events, clock_ms() + c->stall_ms, err);
@@ -90,7 +90,7 @@ next(struct pg_conn *c, PGresult **ret, struct store_error *err)
 		/* PQgetResult() does not wait on a connection that is gone */
 		if (!PQisBusy(c->pg) || PQstatus(c->pg) == CONNECTION_BAD)
 			break;
-		st = turn(c, sending, err);
+		st = exchange(c, sending, err);
 		if (st != STORE_OK)
 			return st;
 	}
@@ -233,7 +233,7 @@ drain(struct pg_conn *c, struct store_error *err)
 	enum store_status st = STORE_OK;
 
 	while (st == STORE_OK && PQstatus(c->pg) == CONNECTION_OK && PQflush(c->pg) > 0)
-		st = turn(c, true, err);
+		st = exchange(c, true, err);
 	return st;
 }
 

@@ -122,9 +122,9 @@ gap_at(const struct table *t, uint64_t interval_us, uint64_t at_us, struct range
 	return true;
 }
 
-/* Runs one statement: Citus, which sends it on to the nodes, takes no more in a message. */
+/* Sends one statement: Citus, which sends it on to the nodes, takes no more in a message. */
 __attribute__((format(printf, 2, 3))) static enum store_status
-run(const struct work *w, const char *fmt, ...)
+execute(const struct work *w, const char *fmt, ...)
 {
 	char sql[SQL_MAX];
 	va_list ap;
@@ -162,25 +162,26 @@ create(const struct work *w, const struct table *t, const struct range *r)
 	name_of(name, r->from_us);
 	(void)text_time(from, r->from_us);
 	(void)text_time(to, r->to_us);
-	st = run(w, "SET LOCAL lock_timeout = '2s'");
+	st = execute(w, "SET LOCAL lock_timeout = '2s'");
 	if (st == STORE_OK)
-		st = run(w, "LOCK TABLE %s.metrics_default IN ACCESS EXCLUSIVE MODE", home);
+		st = execute(w, "LOCK TABLE %s.metrics_default IN ACCESS EXCLUSIVE MODE", home);
 	if (st == STORE_OK)
-		st = run(w, "CREATE TABLE %s.%s (LIKE %s.metrics INCLUDING ALL)", home, name, home);
+		st = execute(w, "CREATE TABLE %s.%s (LIKE %s.metrics INCLUDING ALL)", home, name,
+			     home);
 	if (st == STORE_OK)
-		st = run(w,
-			 "WITH gone AS (DELETE FROM %s.metrics_default"
-			 " WHERE time >= '%s' AND time < '%s' RETURNING *)"
-			 " INSERT INTO %s.%s SELECT * FROM gone",
-			 home, from, to, home, name);
+		st = execute(w,
+			     "WITH gone AS (DELETE FROM %s.metrics_default"
+			     " WHERE time >= '%s' AND time < '%s' RETURNING *)"
+			     " INSERT INTO %s.%s SELECT * FROM gone",
+			     home, from, to, home, name);
 	if (st == STORE_OK)
-		st = run(w,
-			 "ALTER TABLE %s.metrics ATTACH PARTITION %s.%s"
-			 " FOR VALUES FROM ('%s') TO ('%s')",
-			 home, home, name, from, to);
+		st = execute(w,
+			     "ALTER TABLE %s.metrics ATTACH PARTITION %s.%s"
+			     " FOR VALUES FROM ('%s') TO ('%s')",
+			     home, home, name, from, to);
 	if (st == STORE_OK && w->c->distributed) /* the nodes have copies of its rows now */
-		st = run(w, "SELECT truncate_local_data_after_distributing_table('%s.%s')", home,
-			 name);
+		st = execute(w, "SELECT truncate_local_data_after_distributing_table('%s.%s')",
+			     home, name);
 	if (st == STORE_OK)
 		log_event(LOG_INFO, "partition_created", LOG_STR("partition", name),
 			  LOG_STR("from", from), LOG_STR("to", to));
@@ -290,9 +291,9 @@ drop(const struct work *w, const struct range *r)
 	enum store_status st = pg_lock_begin(w->c, w->err);
 
 	if (st == STORE_OK)
-		st = run(w, "SET LOCAL lock_timeout = '2s'");
+		st = execute(w, "SET LOCAL lock_timeout = '2s'");
 	if (st == STORE_OK)
-		st = run(w, "DROP TABLE IF EXISTS %s", r->name);
+		st = execute(w, "DROP TABLE IF EXISTS %s", r->name);
 	st = pg_lock_end(w->c, st, w->err);
 	if (st == STORE_OK)
 		log_event(LOG_INFO, "partition_dropped", LOG_STR("partition", r->name));
@@ -315,11 +316,12 @@ drop_expired(const struct work *w, const struct table *t)
 		return st;
 	(void)text_time(before, w->now_us - keep_us);
 	if (w->c->distributed) /* a row's place says nothing there */
-		return run(w, "DELETE FROM %s.metrics_default WHERE time < '%s'", t->home, before);
-	return run(w,
-		   "DELETE FROM %s.metrics_default WHERE ctid = ANY (ARRAY("
-		   "SELECT ctid FROM %s.metrics_default WHERE time < '%s' LIMIT %d))",
-		   t->home, t->home, before, DELETE_ROWS);
+		return execute(w, "DELETE FROM %s.metrics_default WHERE time < '%s'", t->home,
+			       before);
+	return execute(w,
+		       "DELETE FROM %s.metrics_default WHERE ctid = ANY (ARRAY("
+		       "SELECT ctid FROM %s.metrics_default WHERE time < '%s' LIMIT %d))",
+		       t->home, t->home, before, DELETE_ROWS);
 }
 
 /* ---- a round ---- */
