@@ -1,10 +1,10 @@
 /*
  * writer.c - see writer.h.
  *
- *	        ┌────────────── back-off <── failed ──┐
- *	        v                  ^                  │
- *	    connect ── kept? ── take ── load ── put ──┴── done
- *	                           └─ idle: housekeeping
+ *	                    ┌────────────── back-off <── failed ──┐
+ *	                    v                  ^                  │
+ *	wait for set-up ─ connect ── take ── load ── put ─────────┴── done
+ *	                               └─ idle: check the connection
  *
  * Two things stop a thread: the flag ends the queue's waits, the descriptor the store's.
  */
@@ -18,20 +18,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "log/log.h"
+#include "store/backoff.h"
+#include "store/janitor.h"
 #include "store/store.h"
 
-#define BACKOFF_FIRST_MS 100
-#define BACKOFF_MAX_MS 5000
-#define BACKOFF_LEAST_MAX_MS 500 /* however short the batch interval */
-
-#define IDLE_MS 10000        /* a wait for a batch */
+#define IDLE_MS 10000        /* a wait for a batch; then the connection is checked */
 #define IDLE_FAILING_MS 1000 /* the same, while the last try failed */
-#define MAINTAIN_MS 60000    /* between housekeepings */
 #define BATCH_RETRY_MS 1000  /* a batch with a passing trouble of its own */
 #define BATCH_HOLD_MS 5000   /* a batch that waits for the operator, others do not */
 #define SPOOL_RETRY_MS 1000  /* a batch that the disk did not give */
@@ -44,12 +40,10 @@ struct writer {
 	atomic_bool ended;
 
 	/* the thread's own */
-	struct store *store;     /* NULL: no connection */
-	uint64_t next_delay_ms;  /* the most that the next back-off takes; 0: at once */
-	uint64_t maintain_at_ms; /* monotonic */
-	bool failing;            /* the last try failed, a new connection alone proves nothing */
-	bool keep_due;           /* kept batches are to be compared with the ledger */
-	unsigned seed;
+	struct store *store; /* NULL: no connection */
+	struct backoff backoff;
+	bool failing; /* the last try failed, a new connection alone proves nothing */
+	bool asked;   /* the janitor, to set up, since the last connection */
 };
 
 struct writers {
@@ -57,10 +51,10 @@ struct writers {
 	struct queue *queue; /* borrowed */
 	void (*changed)(void *arg);
 	void *arg;            /* borrowed */
-	int stop_fd;          /* never read: once readable it stays so, for all threads */
-	atomic_int stop;      /* for the queue's waits */
-	pthread_mutex_t kept; /* one thread at a time looks after kept batches */
-	unsigned n;           /* threads that were started */
+	int stop_fd;             /* never read: once readable it stays so, for all threads */
+	atomic_int stop;         /* for the queue's waits */
+	struct janitor *janitor; /* has a stop of its own */
+	unsigned n;              /* threads that were started */
 	struct writer writer[];
 };
 
@@ -77,46 +71,8 @@ static void
 went_well(struct writer *w)
 {
 	w->failing = false;
-	w->next_delay_ms = 0;
+	backoff_reset(&w->backoff);
 	set_status(w, WRITERS_OK);
-}
-
-/*
- * How long to wait before the next try: "full jitter" (M. Brooker, Exponential Backoff And Jitter,
- * AWS Architecture Blog, 2015), so that a crowd of collectors spreads out.  What had worked until
- * now is tried again at once.
- */
-static uint64_t
-backoff(struct writer *w)
-{
-	const struct conf *conf = w->pool->conf;
-	uint64_t delay_ms = w->next_delay_ms;
-	uint64_t max_ms = conf->batch.interval_ms;
-
-	if (max_ms < BACKOFF_LEAST_MAX_MS)
-		max_ms = BACKOFF_LEAST_MAX_MS;
-	if (max_ms > BACKOFF_MAX_MS)
-		max_ms = BACKOFF_MAX_MS;
-	w->next_delay_ms = delay_ms ? delay_ms * 2 : BACKOFF_FIRST_MS;
-	if (w->next_delay_ms > max_ms)
-		w->next_delay_ms = max_ms;
-	return delay_ms ? 1 + (uint64_t)rand_r(&w->seed) % delay_ms : 0;
-}
-
-static const char *
-text_or_null(const char *s)
-{
-	return *s ? s : NULL;
-}
-
-static void
-log_failure(int level, const char *event, const struct batch *b, const struct store_error *err,
-	    uint64_t retry_ms)
-{
-	log_event_limited(level, event, event, b ? LOG_U64("batch", b->number) : LOG_NONE,
-			  LOG_STR("error", err->text),
-			  LOG_STR("sqlstate", text_or_null(err->sqlstate)),
-			  LOG_F64("retry_in", (double)retry_ms / 1000), LOG_STR("hint", err->hint));
 }
 
 static void
@@ -136,125 +92,23 @@ store_failed(struct writer *w, enum store_status status, const struct store_erro
 	uint64_t delay_ms;
 
 	if (status != STORE_STOPPED) {
-		delay_ms = backoff(w);
-		log_failure(hold ? LOG_ERR : LOG_WARNING,
-			    hold && b ? "batch_held" : "database_unavailable", b, err, delay_ms);
+		delay_ms = backoff_next(&w->backoff);
+		store_log_failure(hold ? LOG_ERR : LOG_WARNING,
+				  hold && b ? "batch_held" : "database_unavailable",
+				  b ? b->number : 0, err, delay_ms);
 	}
 	if (b)
 		queue_return(pool->queue, b, 0);
 	if (status == STORE_STOPPED)
 		return;
 	w->failing = true;
+	if (err->setup)
+		janitor_ask_setup(pool->janitor);
 	if (err->reconnect)
 		disconnect(w);
 	set_status(w, hold ? WRITERS_HELD : WRITERS_UNAVAILABLE);
 	if (delay_ms)
 		queue_sleep(pool->queue, &pool->stop, delay_ms);
-}
-
-/* ---- batches that buffer.keep keeps ---- */
-
-/* Batches that a failed-over server lacks are stored once more. */
-static enum store_status
-requeue_missing(struct writer *w, struct store_error *err)
-{
-	struct queue *q = w->pool->queue;
-	enum store_status status;
-	uint64_t *numbers;
-	size_t n, done;
-	int r;
-
-	r = queue_kept(q, &numbers, &n);
-	if (r < 0) {
-		log_event_limited(LOG_WARNING, "spool_read_failed/kept", "spool_read_failed",
-				  LOG_STR("error", strerror(-r)));
-		return STORE_OK; /* still due */
-	}
-	status = store_missing(w->store, queue_collector(q), numbers, &n, err);
-	if (status == STORE_OK) {
-		done = n ? queue_requeue(q, numbers, n) : 0;
-		if (done)
-			log_event(LOG_WARNING, "batches_requeued", LOG_U64("count", done));
-		w->keep_due = done < n;
-	}
-	free(numbers);
-	return status;
-}
-
-static enum store_status
-check_kept(struct writer *w, struct store_error *err)
-{
-	enum store_status status;
-
-	if (!w->keep_due)
-		return STORE_OK;
-	/* The list of another thread would be stale once we have put some back. */
-	(void)pthread_mutex_lock(&w->pool->kept);
-	status = requeue_missing(w, err);
-	(void)pthread_mutex_unlock(&w->pool->kept);
-	return status;
-}
-
-/* ---- housekeeping ---- */
-
-/*
- * Ledger rows from here on must stay: those of batches that are not settled, and those of kept
- * ones, or the ledger would seem to miss them.  A batch that is stored meanwhile is in one of
- * the lists at least, since the floor is read first.
- */
-static uint64_t
-ledger_floor(struct writer *w)
-{
-	struct queue *q = w->pool->queue;
-	uint64_t floor = queue_floor(q);
-	uint64_t *numbers;
-	size_t n;
-
-	if (w->pool->conf->buffer.keep_ms == 0)
-		return floor;
-	if (queue_kept(q, &numbers, &n) < 0)
-		return 0; /* all of them */
-	if (n && numbers[0] < floor)
-		floor = numbers[0];
-	free(numbers);
-	return floor;
-}
-
-/* Tells readers that the collector is alive, and until when what it received is stored. */
-static enum store_status
-claim(struct writer *w, struct store_error *err)
-{
-	struct queue *q = w->pool->queue;
-
-	return store_claim(w->store, queue_collector(q), queue_complete_until(q), err);
-}
-
-static void
-maintain(struct writer *w)
-{
-	struct store_error err = {0};
-	enum store_status status = check_kept(w, &err);
-
-	w->maintain_at_ms = clock_ms() + MAINTAIN_MS;
-	if (status == STORE_OK)
-		status = store_maintain(w->store, queue_collector(w->pool->queue), ledger_floor(w),
-					&err);
-	if (status == STORE_OK)
-		status = claim(w, &err);
-	if (status == STORE_OK)
-		went_well(w);
-	else
-		store_failed(w, status, &err, NULL);
-}
-
-static void
-stand_by(struct writer *w)
-{
-	struct store_error err = {0};
-	enum store_status status = claim(w, &err);
-
-	if (status != STORE_OK)
-		store_failed(w, status, &err, NULL);
 }
 
 /* ---- batches ---- */
@@ -286,7 +140,7 @@ batch_failed(struct writer *w, enum store_status status, const struct store_erro
 		store_failed(w, status, err, b);
 		return;
 	}
-	log_failure(hold ? LOG_ERR : LOG_WARNING, "batch_held", b, err, delay_ms);
+	store_log_failure(hold ? LOG_ERR : LOG_WARNING, "batch_held", b->number, err, delay_ms);
 	queue_return(w->pool->queue, b, delay_ms);
 	if (err->reconnect)
 		disconnect(w);
@@ -315,12 +169,16 @@ write_batch(struct writer *w, struct batch *b)
 	struct batch_view view;
 	uint64_t start_ms;
 	enum store_status status;
+	/* looked at first: what is put back meanwhile, the promise below knows of */
+	bool compared = janitor_compared(w->pool->janitor);
 	int r = queue_load(q, b, &view);
 
 	if (r < 0) {
 		load_failed(w, b, r);
 		return;
 	}
+	if (!compared)
+		view.complete_until_us = 0;
 	start_ms = clock_ms();
 	status = store_put(w->store, &view, &res, &err);
 	if (status != STORE_OK) {
@@ -328,6 +186,7 @@ write_batch(struct writer *w, struct batch *b)
 		return;
 	}
 	account(b, &view, &res);
+	janitor_note_stored(w->pool->janitor);
 	log_event(LOG_INFO, "batch_stored", LOG_U64("batch", b->number), LOG_U64("rows", b->stored),
 		  LOG_U64("bytes", view.bytes),
 		  LOG_F64("seconds", (double)(clock_ms() - start_ms) / 1000),
@@ -341,27 +200,46 @@ write_batch(struct writer *w, struct batch *b)
 
 /* ---- a thread ---- */
 
+/*
+ * What is missing, the janitor is asked to make, and it says why it cannot.  Only if it could, and
+ * something is missing all the same, is that a trouble of ours.
+ */
 static void
 connect_store(struct writer *w)
 {
 	struct writers *pool = w->pool;
 	struct store_error err = {0};
-	enum store_status status = store_open(pool->conf, pool->stop_fd, &w->store, &err);
+	enum store_status status;
 
-	if (status == STORE_OK) {
-		w->keep_due = pool->conf->buffer.keep_ms > 0;
-		status = check_kept(w, &err);
-		if (status == STORE_OK)
-			status = claim(w, &err);
-	}
-	if (status != STORE_OK) {
-		disconnect(w);
-		store_failed(w, status, &err, NULL);
+	if (!janitor_wait_ready(pool->janitor))
 		return;
+	status = store_open(pool->conf, pool->stop_fd, &w->store, &err);
+	if (status == STORE_OK) {
+		janitor_ask_compare(pool->janitor);
+		w->asked = false;
+		if (!w->failing)
+			set_status(w, WRITERS_OK);
+	} else if (err.setup && !w->asked) {
+		w->asked = true;
+		set_status(w, WRITERS_CONNECTING);
+		janitor_ask_setup(pool->janitor);
+	} else {
+		w->asked = false;
+		store_failed(w, status, &err, NULL);
 	}
-	w->maintain_at_ms = clock_ms() + MAINTAIN_MS;
-	if (!w->failing)
-		set_status(w, WRITERS_OK);
+}
+
+/* Also where the last try has failed: another thread may have stored what failed here. */
+static void
+check(struct writer *w)
+{
+	struct store_error err = {0};
+	enum store_status status = store_check(w->store, &err);
+
+	if (status == STORE_OK)
+		went_well(w);
+	else
+		store_failed(w, status, &err, NULL);
 }
 
 static void
@@ -377,13 +255,8 @@ work(struct writer *w)
 	b = queue_take(pool->queue, &pool->stop, w->failing ? IDLE_FAILING_MS : IDLE_MS);
 	if (b)
 		write_batch(w, b);
-	if (atomic_load(&pool->stop) || !w->store)
-		return;
-	/* Another thread may have stored what failed here: then idleness is the time to look. */
-	if (clock_ms() >= w->maintain_at_ms || (!b && w->failing))
-		maintain(w);
-	else if (!b)
-		stand_by(w);
+	else if (!atomic_load(&pool->stop))
+		check(w);
 }
 
 static void *
@@ -411,9 +284,7 @@ start_thread(struct writers *pool)
 
 	w->pool = pool;
 	w->index = pool->n;
-	w->next_delay_ms = BACKOFF_FIRST_MS;
-	if (getrandom(&w->seed, sizeof(w->seed), GRND_NONBLOCK) != (ssize_t)sizeof(w->seed))
-		w->seed = (unsigned)clock_real_us() + w->index;
+	backoff_init(&w->backoff, pool->conf->batch.interval_ms);
 	r = pthread_create(&w->thread, NULL, writer_main, w);
 	if (r == 0)
 		pool->n++;
@@ -444,12 +315,13 @@ writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 	w->queue = q;
 	w->changed = changed;
 	w->arg = arg;
-	(void)pthread_mutex_init(&w->kept, NULL);
 	w->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (w->stop_fd < 0)
 		r = -errno;
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	if (r == 0)
+		r = janitor_start(conf, q, changed, arg, &w->janitor);
 	while (r == 0 && w->n < n)
 		r = start_thread(w);
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -460,6 +332,21 @@ writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 	}
 	*ret = w;
 	return 0;
+}
+
+static enum writers_status
+status_of(enum store_status setup)
+{
+	switch (setup) {
+	case STORE_OK:
+	case STORE_STOPPED:
+		return WRITERS_CONNECTING;
+	case STORE_RETRY:
+		return WRITERS_UNAVAILABLE;
+	case STORE_HOLD:
+		return WRITERS_HELD;
+	}
+	return WRITERS_CONNECTING;
 }
 
 enum writers_status
@@ -473,6 +360,8 @@ writers_status(const struct writers *w)
 		if (status > worst)
 			worst = status;
 	}
+	if (worst == WRITERS_CONNECTING && w->janitor) /* they wait for it */
+		return status_of(janitor_status(w->janitor));
 	return (enum writers_status)worst;
 }
 
@@ -500,6 +389,7 @@ writers_retire(struct writers *w)
 		return;
 	}
 	atomic_store(&w->stop, 1);
+	janitor_stop(w->janitor);
 	queue_kick(w->queue);
 }
 
@@ -511,6 +401,8 @@ writers_stop(struct writers *w)
 	atomic_store(&w->stop, 1);
 	if (w->stop_fd >= 0)
 		(void)!write(w->stop_fd, &one, sizeof(one));
+	if (w->janitor)
+		janitor_stop(w->janitor);
 	queue_kick(w->queue);
 }
 
@@ -520,7 +412,7 @@ writers_ended(const struct writers *w)
 	for (unsigned i = 0; i < w->n; i++)
 		if (!atomic_load(&w->writer[i].ended))
 			return false;
-	return true;
+	return !w->janitor || janitor_ended(w->janitor);
 }
 
 void
@@ -532,7 +424,7 @@ writers_free(struct writers *w)
 		(void)pthread_join(w->writer[i].thread, NULL);
 	if (w->stop_fd >= 0)
 		(void)close(w->stop_fd);
-	(void)pthread_mutex_destroy(&w->kept);
+	janitor_free(w->janitor);
 	conf_unref(w->conf);
 	free(w);
 }

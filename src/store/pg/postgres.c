@@ -1,3 +1,8 @@
+/*
+ * postgres.c - a writer's connection to PostgreSQL: it finds a table that is ready, and stores batches.
+ *
+ * How a batch is ordered, divided and encoded stands in batch/; who made the table, in setup/.
+ */
 #include "store/store.h"
 
 #include <assert.h>
@@ -6,90 +11,38 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/crash_point.h"
-#include "log/log.h"
 #include "base/text.h"
+#include "log/log.h"
 #include "store/pg/batch/isolate.h"
-#include "store/pg/setup/pg_citus.h"
+#include "store/pg/batch/pg_shape.h"
 #include "store/pg/link/pg_conn.h"
 #include "store/pg/link/pg_error.h"
-#include "store/pg/upkeep/pg_partition.h"
+#include "store/pg/link/pg_server.h"
+#include "store/pg/setup/pg_citus.h"
 #include "store/pg/setup/pg_columns.h"
-#include "store/pg/setup/pg_database.h"
 #include "store/pg/setup/pg_lock.h"
 #include "store/pg/setup/pg_migrate.h"
-#include "store/pg/batch/pg_shape.h"
+#include "store/pg/setup/pg_timescaledb.h"
 
-#define SERVER_MIN 130000
-
-#define SAME_SERVER_MAX 256
-#define SETTINGS_MAX (SAME_SERVER_MAX + PG_GUARD_MAX + 512)
+#define SETTINGS_MAX (PG_SERVER_MAX + PG_GUARD_MAX + 512)
 #define LEDGER_MAX 512
-#define CLAIM_MAX 512
-#define FORGET_MAX 384
+
+#define LOOK_MS 60000 /* operators add indexes and triggers */
 
 struct postgres {
 	struct store base;
 	const struct conf *conf; /* borrowed */
 	struct pg_conn c;
+	struct pg_server server;
 	struct pg_guard guard;
-	char same_server[SAME_SERVER_MAX]; /* see know_server() */
 	char settings[SETTINGS_MAX];
 	struct pg_shaper shaper;
-	bool hypertable;
+	uint64_t look_at_ms; /* when the table is looked at again */
 };
 
 /* ---- opening ---- */
-
-static enum store_status
-connect_or_create(struct postgres *p, struct store_error *err)
-{
-	char missing[64] = "";
-	enum store_status st = pg_connect(&p->c, p->conf, NULL, missing, err);
-
-	if (st != STORE_HOLD || strcmp(err->sqlstate, "3D000") != 0 || !p->conf->database.create)
-		return st;
-	st = pg_database_create(p->c.stop_fd, p->conf, missing, err);
-	return st == STORE_OK ? pg_connect(&p->c, p->conf, NULL, missing, err) : st;
-}
-
-static enum store_status
-check_version(struct postgres *p, struct store_error *err)
-{
-	char text[64];
-	int version = PQserverVersion(p->c.pg);
-
-	if (version >= SERVER_MIN)
-		return STORE_OK;
-	(void)snprintf(text, sizeof(text), "PostgreSQL %d is too old", version / 10000);
-	return pg_error_set(err, "0A000", text, NULL, true);
-}
-
-#define START_US "(extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint"
-
-/*
- * A pooler may lead to another server, one that lacks commits, while our connection to it
- * stands.  Where batches are kept for that case, each transaction makes sure that it has not: on
- * a server that was started at another time it becomes read-only.  The 25006 that follows has us
- * connect again, and look which batches are missing.
- */
-static enum store_status
-know_server(struct postgres *p, struct store_error *err)
-{
-	PGresult *r = NULL;
-	enum store_status st;
-
-	if (p->conf->buffer.keep_ms == 0)
-		return STORE_OK;
-	st = pg_query(&p->c, "SELECT " START_US, &r, err);
-	if (st == STORE_OK)
-		(void)snprintf(p->same_server, sizeof(p->same_server),
-			       "SELECT pg_catalog.set_config('transaction_read_only', 'on', true)"
-			       " WHERE " START_US " <> %s;",
-			       PQgetvalue(r, 0, 0));
-	PQclear(r);
-	return st;
-}
 
 /*
  * Reads the columns and composes the statements that each transaction starts with.  A commit is
@@ -107,38 +60,42 @@ read_columns(struct postgres *p, struct store_error *err)
 			       "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)"
 			       " WHERE pg_catalog.current_setting('synchronous_commit') = 'off';"
 			       "%s%s",
-			       p->same_server, p->guard.sql);
+			       p->server.same, p->guard.sql);
 	return st;
 }
 
+/* What has to be known of the table again and again. */
+static enum store_status
+look(struct postgres *p, struct store_error *err)
+{
+	enum store_status st = pg_citus_distributed(&p->c, &p->c.distributed, err);
+
+	if (st == STORE_OK)
+		st = pg_shaper_refresh(&p->shaper, &p->c, err);
+	if (st == STORE_OK)
+		p->look_at_ms = clock_ms() + LOOK_MS;
+	return st;
+}
+
+/* By reading alone.  What is missing the janitor makes. */
 static enum store_status
 prepare(struct postgres *p, struct store_error *err)
 {
 	char timescaledb[PG_VERSION_MAX] = "", citus[PG_VERSION_MAX] = "";
-	enum store_status st = check_version(p, err);
+	enum store_status st = pg_server_check(&p->c, err);
 
-	p->c.stall_ms = PG_DDL_STALL_MS;
 	if (st == STORE_OK)
-		st = pg_citus_find(&p->c, p->conf, citus, err);
+		st = pg_migrate_look(&p->c, "postgresql", err);
 	if (st == STORE_OK)
-		st = pg_migrate(&p->c, p->conf, "postgresql", NULL, err);
-	/* a table that will not do stays as it is */
-	if (st == STORE_OK)
-		st = know_server(p, err);
+		st = pg_server_know(&p->c, p->conf, &p->server, err);
 	if (st == STORE_OK)
 		st = read_columns(p, err);
-	if (st == STORE_OK && *citus)
-		st = pg_citus_distribute(&p->c, p->conf, citus, err);
+	if (st == STORE_OK)
+		st = pg_citus_look(&p->c, p->conf, citus, err);
 	if (st == STORE_OK && !*citus)
-		st = pg_timescaledb(&p->c, p->conf, timescaledb, err);
+		st = pg_timescaledb_look(&p->c, p->conf, timescaledb, err);
 	if (st == STORE_OK)
-		st = pg_citus_distributed(&p->c, &p->c.distributed, err);
-	p->hypertable = *timescaledb != '\0';
-	if (st == STORE_OK && !p->hypertable)
-		st = pg_partition_maintain(&p->c, p->conf, err);
-	p->c.stall_ms = PG_STALL_MS;
-	if (st == STORE_OK)
-		st = pg_shaper_refresh(&p->shaper, &p->c, err);
+		st = look(p, err);
 	if (st == STORE_OK)
 		log_event(LOG_INFO, "database_connected",
 			  LOG_STR("server_version", PQparameterStatus(p->c.pg, "server_version")),
@@ -169,7 +126,7 @@ postgres_open(const struct conf *conf, int stop_fd, struct store **ret, struct s
 	p->conf = conf;
 	p->c.stop_fd = stop_fd;
 	pg_shaper_init(&p->shaper, conf);
-	st = connect_or_create(p, err);
+	st = pg_connect(&p->c, conf, NULL, NULL, err);
 	if (st == STORE_OK)
 		st = prepare(p, err);
 	if (st == STORE_OK)
@@ -192,16 +149,19 @@ assert_uuid(const char *collector)
 static void
 ledger_sql(char sql[LEDGER_MAX], const struct batch_view *b)
 {
-	char min[TEXT_VALUE_MAX], max[TEXT_VALUE_MAX], until[TEXT_VALUE_MAX];
+	char min[TEXT_VALUE_MAX], max[TEXT_VALUE_MAX], time[TEXT_VALUE_MAX];
+	char until[TEXT_VALUE_MAX + 2] = "NULL";
 
 	assert_uuid(b->collector);
 	(void)text_time(min, b->min_us);
 	(void)text_time(max, b->max_us);
-	(void)text_time(until, b->complete_until_us);
+	(void)text_time(time, b->complete_until_us);
+	if (b->complete_until_us)
+		(void)snprintf(until, sizeof(until), "'%s'", time);
 	(void)snprintf(sql, LEDGER_MAX,
 		       "INSERT INTO metric_collectord.batches"
 		       " (collector, batch, rows, bytes, min_time, max_time, complete_until)"
-		       " VALUES ('%s', %" PRIu64 ", %" PRIu64 ", %zu, '%s', '%s', '%s')",
+		       " VALUES ('%s', %" PRIu64 ", %" PRIu64 ", %zu, '%s', '%s', %s)",
 		       b->collector, b->number, b->rows, b->bytes, min, max, until);
 }
 
@@ -367,6 +327,11 @@ postgres_put(struct store *store, const struct batch_view *b, struct store_resul
 	enum store_status st;
 
 	ledger_sql(ledger, b);
+	if (clock_ms() >= p->look_at_ms) {
+		st = look(p, err);
+		if (st != STORE_OK)
+			return st;
+	}
 	st = pg_shape(&p->shaper, &p->c, b, &shape, err);
 	if (st == STORE_OK)
 		st = put_shaped(p, &shape, ledger, &rejected, err);
@@ -383,123 +348,29 @@ postgres_put(struct store *store, const struct batch_view *b, struct store_resul
 	return st;
 }
 
-/* ---- housekeeping ---- */
+/* ---- without a batch ---- */
 
 static enum store_status
-postgres_maintain(struct store *store, const char *collector, uint64_t floor,
-		  struct store_error *err)
+postgres_check(struct store *store, struct store_error *err)
 {
 	struct postgres *p = (struct postgres *)store;
+	char sql[SETTINGS_MAX + 128];
 	enum store_status st;
-	char sql[FORGET_MAX];
 
-	assert_uuid(collector);
 	(void)snprintf(sql, sizeof(sql),
-		       PG_NO_STATEMENT_TIMEOUT
-		       "DELETE FROM metric_collectord.batches WHERE collector = '%s'"
-		       " AND batch < %" PRIu64 " AND stored_at <"
-		       " pg_catalog.now() - %" PRIu64 " * interval '1 millisecond'",
-		       collector, floor < INT64_MAX ? floor : (uint64_t)INT64_MAX,
-		       p->conf->database.ledger_keep_ms);
+		       "BEGIN;%s;SELECT FROM metric_collectord.batches LIMIT 0;ROLLBACK",
+		       p->settings);
 	st = pg_query(&p->c, sql, NULL, err);
-	if (st != STORE_OK)
+	if (st != STORE_OK) {
+		pg_rollback(&p->c, err);
 		return st;
-	p->c.stall_ms = PG_DDL_STALL_MS;
-	if (p->hypertable)
-		st = pg_timescaledb_maintain(&p->c, p->conf, err);
-	else
-		st = pg_partition_maintain(&p->c, p->conf, err);
-	p->c.stall_ms = PG_STALL_MS;
-	if (st == STORE_OK)
-		st = pg_citus_distributed(&p->c, &p->c.distributed, err);
-	return st == STORE_OK ? pg_shaper_refresh(&p->shaper, &p->c, err) : st;
-}
-
-/*
- * Batches carry the same promise in the ledger; this is for times without one.  A role that may
- * only insert does without.  An older promise may be later than this one, by a clock that was ahead
- * and has been set back: it is replaced all the same.
- */
-static enum store_status
-postgres_claim(struct store *store, const char *collector, uint64_t complete_until_us,
-	       struct store_error *err)
-{
-	struct postgres *p = (struct postgres *)store;
-	char sql[SAME_SERVER_MAX + CLAIM_MAX], until[TEXT_VALUE_MAX];
-	enum store_status st;
-
-	assert_uuid(collector);
-	(void)text_time(until, complete_until_us);
-	(void)snprintf(sql, sizeof(sql),
-		       "%sINSERT INTO metric_collectord.collectors"
-		       " (collector, complete_until) VALUES ('%s', '%s')"
-		       " ON CONFLICT (collector) DO UPDATE SET seen_at = pg_catalog.now(),"
-		       " complete_until = excluded.complete_until",
-		       p->same_server, collector, until);
-	st = pg_query(&p->c, sql, NULL, err);
-	if (st != STORE_HOLD || err->reconnect)
-		return st;
-	log_event_limited(LOG_WARNING, "claim_failed", "claim_failed", LOG_STR("error", err->text),
-			  LOG_STR("sqlstate", err->sqlstate),
-			  LOG_STR("hint",
-				  "metric_collectord.complete_until() leaves this collector "
-				  "out while it has nothing to store"));
-	return STORE_OK;
-}
-
-/* "{1,2,3}"; NULL when memory is short. */
-static char *
-array_text(const uint64_t *numbers, size_t n)
-{
-	const size_t each = 21; /* digits and a comma */
-	char *text = malloc(n * each + 3);
-	char *end = text;
-	size_t i;
-
-	if (!text)
-		return NULL;
-	*end++ = '{';
-	for (i = 0; i < n; i++)
-		end += snprintf(end, each + 1, "%s%" PRIu64, i ? "," : "", numbers[i]);
-	*end++ = '}';
-	*end = '\0';
-	return text;
-}
-
-static enum store_status
-postgres_missing(struct store *store, const char *collector, uint64_t *numbers, size_t *n,
-		 struct store_error *err)
-{
-	struct postgres *p = (struct postgres *)store;
-	char *array = array_text(numbers, *n);
-	const char *values[] = {collector, array};
-	const struct pg_params params = {.n = 2, .values = values};
-	PGresult *r = NULL;
-	enum store_status st;
-	size_t i;
-
-	if (!array)
-		return pg_fail(err, "out of memory");
-	st = pg_query_params(&p->c,
-			     "SELECT n FROM pg_catalog.unnest($2::bigint[]) n WHERE NOT EXISTS"
-			     " (SELECT FROM metric_collectord.batches b"
-			     "  WHERE b.collector = $1::uuid AND b.batch = n) ORDER BY n",
-			     &params, &r, err);
-	free(array);
-	if (st != STORE_OK)
-		return st;
-	*n = (size_t)PQntuples(r);
-	for (i = 0; i < *n; i++)
-		numbers[i] = strtoull(PQgetvalue(r, (int)i, 0), NULL, 10);
-	PQclear(r);
-	return STORE_OK;
+	}
+	return look(p, err);
 }
 
 const struct store_ops postgres_store_ops = {
     .open = postgres_open,
     .close = postgres_close,
     .put = postgres_put,
-    .maintain = postgres_maintain,
-    .claim = postgres_claim,
-    .missing = postgres_missing,
+    .check = postgres_check,
 };

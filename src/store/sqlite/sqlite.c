@@ -245,46 +245,17 @@ sqlite_put(struct store *base, const struct batch_view *b, struct store_result *
 	return status;
 }
 
-/* ---- the ledger at other times ---- */
+/* ---- without a batch ---- */
 
+/* May it be written to now? */
 static enum store_status
-sqlite_maintain(struct store *base, const char *collector, uint64_t floor, struct store_error *err)
+sqlite_check(struct store *base, struct store_error *err)
 {
 	struct sqlite_db *s = &sqlite_of(base)->db;
-	sqlite3_stmt *st = s->st[ST_LEDGER_SETTLE];
-	uint64_t now_us = clock_real_us();
-	uint64_t keep_us = s->conf->ledger_keep_ms * 1000;
-	struct iso_time before = ISO_TIME_NONE;
-	int rc;
+	enum store_status status = sqlite_db_begin(s, err);
 
-	bind_batch(st, collector, floor < INT64_MAX ? floor : INT64_MAX);
-	bind_time(st, 3, &before, now_us > keep_us ? now_us - keep_us : 0);
-	rc = sqlite_db_execute(s, ST_LEDGER_SETTLE);
-	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);
-}
-
-static enum store_status
-sqlite_missing(struct store *base, const char *collector, uint64_t *numbers, size_t *n,
-	       struct store_error *err)
-{
-	struct sqlite_db *s = &sqlite_of(base)->db;
-	sqlite3_stmt *st = s->st[ST_LEDGER_HAS];
-	size_t missing = 0;
-
-	for (size_t i = 0; i < *n; i++) {
-		bool held;
-		int rc;
-
-		bind_batch(st, collector, numbers[i]);
-		held = sqlite3_step(st) == SQLITE_ROW;
-		rc = sqlite3_reset(st);
-		if (rc != SQLITE_OK)
-			return sqlite_db_fail(s, rc, err);
-		if (!held)
-			numbers[missing++] = numbers[i];
-	}
-	*n = missing;
-	return STORE_OK;
+	sqlite_db_roll_back(s, err);
+	return status;
 }
 
 /* ---- opening ---- */
@@ -310,7 +281,9 @@ sqlite_open(const struct conf *conf, int stop_fd, struct store **ret, struct sto
 		return STORE_RETRY;
 	}
 	s->base.ops = &sqlite_store_ops;
-	status = sqlite_db_open(&s->db, &conf->database, stop_fd, err);
+	status = sqlite_db_open(&s->db, &conf->database, stop_fd, false, err);
+	if (status == STORE_OK)
+		status = sqlite_db_prepare(&s->db, err);
 	if (status != STORE_OK) {
 		sqlite_close(&s->base);
 		return status;
@@ -325,6 +298,5 @@ const struct store_ops sqlite_store_ops = {
     .open = sqlite_open,
     .close = sqlite_close,
     .put = sqlite_put,
-    .maintain = sqlite_maintain,
-    .missing = sqlite_missing,
+    .check = sqlite_check,
 };

@@ -1,7 +1,7 @@
 /*
  * sqlite_db.h - the embedded store's connection: opening, schema, statements, errors.
  *
- * Beneath sqlite.c, and used by it alone.  No call waits for other processes' locks for longer than
+ * Beneath sqlite.c and sqlite_upkeep.c, and used by them alone.  No call waits for other processes' locks for longer than
  * database.connect_timeout, or once stop_fd is readable.
  */
 #pragma once
@@ -22,7 +22,8 @@ enum sqlite_statement {
 	ST_LEDGER_COUNT,  /* collector, batch, rows, rejected */
 	ST_LEDGER_FIT,    /* collector, batch, rows, min_time, max_time -> rows, rejected, fits */
 	ST_LEDGER_HAS,    /* collector, batch -> a row, or none */
-	ST_LEDGER_SETTLE, /* collector, below batch, before stored_at */
+	ST_LEDGER_OLD,    /* collector, below batch, before stored_at, n -> the greatest of the first n */
+	ST_LEDGER_SETTLE, /* collector, up to batch, before stored_at */
 	ST_METRIC,        /* time, metric_name, value */
 	ST_REJECT,        /* time, name, value, reason, error, collector, batch, rejected_at */
 	ST_COUNT,
@@ -37,10 +38,22 @@ struct sqlite_db {
 	bool stopped; /* stop_fd was readable while a statement waited or was under way */
 };
 
-/* Opens the file, or makes it; applies migrations. After any outcome sqlite_db_close() is due. */
+/*
+ * Opens the file; with make, creates it where it is missing and database.create lets us, and else
+ * that is STORE_HOLD, err->setup.  After any outcome sqlite_db_close() is due.
+ */
 enum store_status sqlite_db_open(struct sqlite_db *s, const struct conf_database *conf, int stop_fd,
-				 struct store_error *err);
-void sqlite_db_close(struct sqlite_db *s);
+				 bool make, struct store_error *err);
+void sqlite_db_close(struct sqlite_db *s); /* a zeroed one is fine; leaves it so */
+
+/* Applies migrations, if database.migrate lets us. */
+enum store_status sqlite_db_migrate(struct sqlite_db *s, struct store_error *err);
+
+/*
+ * Prepares the statements, before the first of them: STORE_HOLD, err->setup, where the tables are not what
+ * they need, or a migration that may be applied has not been.
+ */
+enum store_status sqlite_db_prepare(struct sqlite_db *s, struct store_error *err);
 
 /* Puts the connection's last error, of code rc, into err and says how to go on. */
 enum store_status sqlite_db_fail(const struct sqlite_db *s, int rc, struct store_error *err);

@@ -18,6 +18,9 @@
 enum store_status pg_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour,
 			     bool *applied, struct store_error *err);
 
+/* Are they all applied?  STORE_HOLD, err->setup if not. */
+enum store_status pg_migrate_look(struct pg_conn *c, const char *flavour, struct store_error *err);
+
 /* A flavour whose migrations make something of metrics. */
 struct pg_flavour {
 	const char *name;
