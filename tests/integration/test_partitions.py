@@ -30,11 +30,11 @@ def names(database):
 
 
 def connected(collector, **changes):
-    """What connecting makes of a changed file."""
+    """What the janitor makes of a changed file."""
     collector.write_conf(**changes)
     mark = collector.mark()
     collector.reload()
-    collector.wait_event("database_connected", since=mark)
+    collector.wait_event("maintenance_done", since=mark, timeout=60)
     assert not collector.find("partition_failed", since=mark, sqlstate=lambda s: s != "55P03")
     return mark
 

@@ -40,7 +40,7 @@ def start(start_collector, database):
     def start(**settings):
         settings.setdefault("database__timescaledb", "require")
         collector = start_collector(settings.pop("store", database), **settings)
-        collector.wait_event("database_connected", timeout=60)
+        collector.wait_event("maintenance_done", timeout=60)
         return collector
 
     return start
@@ -51,12 +51,11 @@ def ago(seconds):
 
 
 def reload(collector, **changes):
-    """Until all writers have connected anew, and done what they do then."""
+    """Until the janitor has done what it does then."""
     collector.write_conf(**changes)
     mark = collector.mark()
     collector.reload()
-    writers = collector.conf.get("database.connections", 1)
-    collector.wait_event("database_connected", since=mark, count=writers, timeout=60)
+    collector.wait_event("maintenance_done", since=mark, timeout=60)
     assert not collector.find("policy_failed", since=mark)
     return collector.find("policy_applied", since=mark)
 
@@ -316,6 +315,8 @@ def test_several_collectors_at_once(new_collector, database):
         collector.wait_event("database_connected", timeout=60)
         collector.send(frame(f"m{i}", i, ago(0)))  # younger than what retention drops
     database.wait_count(4, timeout=60)
+    for collector in collectors:
+        collector.wait_event("maintenance_done", timeout=60)
     applied = [e["policy"] for c in collectors for e in c.find("policy_applied")]
     assert sorted(applied) == [
         *("columnstore", "compress_after", "retention", "rollup metrics_1m", "work_mem")

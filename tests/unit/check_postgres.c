@@ -463,13 +463,13 @@ START_TEST(a_statement_timeout_does_not_bind_housekeeping)
 	fill_batch(1, 1);
 	assert_put(s, 1, 0, false);
 	store_close(s);
-	(void)SQL("ALTER DATABASE %s SET statement_timeout = '2s';"
+	(void)SQL("ALTER DATABASE \"test \"\"%d\"\"\" SET statement_timeout = '2s';"
 		  "UPDATE metric_collectord.batches SET stored_at = now() - interval '61 minutes';"
 		  "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
 		  " $$BEGIN PERFORM pg_sleep(3); RETURN NULL; END$$;"
 		  "CREATE TRIGGER slow BEFORE DELETE ON metric_collectord.batches"
 		  " FOR EACH STATEMENT EXECUTE FUNCTION slow()",
-		  database);
+		  (int)getpid());
 	u = open_upkeep();
 	ck_assert_int_eq(upkeep_maintain(u, COLLECTOR, UINT64_MAX, &err), STORE_OK);
 	ck_assert_str_eq(SQL("SELECT count(*) FROM metric_collectord.batches"), "0");

@@ -286,6 +286,59 @@ START_TEST(held_batch_holds_up_no_other)
 }
 END_TEST
 
+/* ---- the janitor ---- */
+
+/* It cleans a ledger of very many old rows, a little at a time; batches go in between. */
+START_TEST(batches_do_not_wait_for_a_long_cleaning)
+{
+	char sql[512], left[QUERY_MAX];
+
+	start(); /* there must be a table */
+	until(has_status, WRITERS_OK);
+	stop();
+	(void)snprintf(sql, sizeof(sql),
+		       "WITH RECURSIVE n (n) AS (VALUES (-100000) UNION ALL SELECT n + 1 FROM n WHERE n < -1)"
+		       " INSERT INTO metric_collectord_batches"
+		       " SELECT '%s', n, 1, 1, 0, '1999', '1999', '1999' FROM n",
+		       queue_collector(queue));
+	execute(path, sql);
+	conf.database.connect_timeout_ms = 10000;
+	start();
+	for (unsigned i = 1; i <= 10; i++) {
+		batch(10);
+		until(stored, i * 10);
+	}
+	query(path, "SELECT count(*) FROM metric_collectord_batches WHERE batch < 0", left);
+	ck_assert_uint_gt(strtoul(left, NULL, 10), 0);
+	stop(); /* in the midst of it */
+}
+END_TEST
+
+/* The file is gone, with its tables: the writer finds that out, and the janitor makes new ones. */
+START_TEST(makes_anew_what_is_missing)
+{
+	keep_log();
+	start();
+	batch(10);
+	until(stored, 10);
+	ck_assert_int_eq(unlink(path), 0);
+	batch(5);
+	until(stored, 15);
+	until(has_status, WRITERS_OK);
+	assert_query(path, COUNT_METRICS, "5\n");
+}
+END_TEST
+
+START_TEST(says_when_housekeeping_is_done)
+{
+	keep_log();
+	start();
+	until(has_status, WRITERS_OK);
+	while (!logged("\"event\":\"maintenance_done\""))
+		(void)sched_yield();
+}
+END_TEST
+
 /* ---- threads ---- */
 
 static void
@@ -363,6 +416,9 @@ add_tests(TCase *tc)
 	tcase_add_test(tc, held_while_storing_then_fixed);
 	tcase_add_test(tc, recovers_without_a_batch);
 	tcase_add_test(tc, held_batch_holds_up_no_other);
+	tcase_add_test(tc, batches_do_not_wait_for_a_long_cleaning);
+	tcase_add_test(tc, makes_anew_what_is_missing);
+	tcase_add_test(tc, says_when_housekeeping_is_done);
 	tcase_add_test(tc, two_threads_without_signals);
 	tcase_add_test(tc, status_names);
 }

@@ -22,7 +22,7 @@
 #define SQL_MAX 2048
 
 #define LOCK_WAIT_MS 60000         /* for other collectors, while no batch waits */
-#define PREPARE_LOCK_WAIT_MS 10000 /* ... while the first one does */
+#define PREPARE_LOCK_WAIT_MS 2000 /* ... while the first one does */
 
 /* The lock that ends the move of a crowd: short tries, and others' time in between. */
 #define CROWD_LOCK_MS 500
