@@ -1,5 +1,7 @@
 /*
- * backoff.h - how long to wait before the next try: exponential, with "full jitter" (M. Brooker,
+ * backoff.h - how long to wait before something that failed is tried again.
+ *
+ * The waits double from try to try, and of each a random part is taken ("full jitter", M. Brooker,
  * Exponential Backoff And Jitter, AWS Architecture Blog, 2015), so that a crowd of collectors
  * spreads out.
  */
@@ -8,14 +10,16 @@
 #include <stdint.h>
 
 struct backoff {
-	uint64_t next_ms; /* the most that the next wait takes; 0: none */
+	uint64_t next_ms; /* the most that the next wait takes; 0: at once */
+	uint64_t max_ms;
 	unsigned seed;
 };
 
-void backoff_init(struct backoff *b, unsigned salt);
+/* No wait is longer than the batch interval, within bounds.  The first try is no second one. */
+void backoff_init(struct backoff *b, uint64_t batch_interval_ms);
 
-/* It went well: what has worked until now is tried again at once. */
+/* It worked: should it fail now, it is tried again at once. */
 void backoff_reset(struct backoff *b);
 
-/* ms until the next try; never longer than about interval_ms, within bounds of its own. */
-uint64_t backoff_next(struct backoff *b, uint64_t interval_ms);
+/* It failed: how long to wait. */
+uint64_t backoff_next(struct backoff *b);

@@ -1,176 +1,232 @@
 /*
  * janitor.c - see janitor.h.
  *
- *	not ready, or asked, or a minute is over ──> open (sets up) ── kept? ── upkeep ── claim ──
- *close nothing was stored for a while ───────────> open ── claim ── close
+ *	          ┌──────── back-off <── failed ──┐
+ *	          v                               │
+ *	wait until something is due ── connect ── set up ── compare ── claim ── maintain ──
+ *disconnect ^                                                                             │
+ *	          └─────────────────────────────────────────────────────────────────────────────┘
+ *
+ * Claims are made on a connection that is opened for them: one each CLAIM_MS, and only while
+ *nothing is stored, since batches make the same promise.  So a collector that is busy connects once
+ *in MAINTAIN_MS, and an idle one costs the server a short backend each CLAIM_MS.
  */
 #include "store/janitor.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "log/log.h"
 #include "store/backoff.h"
-#include "store/store.h"
 
-#define ROUND_MS 60000 /* between rounds of upkeep */
-#define PASS_MS 10     /* until it is looked again whether they are */
-#define CLAIM_MS 10000 /* without a batch: readers shall know that the collector is alive */
+#define CLAIM_MS 10000
+#define MAINTAIN_MS 60000
+#define COMPARE_AGAIN_MS 10000 /* what the spool did not give */
+#define PASSED_AGAIN_MS 10     /* until it is looked again whether all is kept by now */
+#define SETUP_AGAIN_MS 10000   /* at the least, from one that went well to the next */
 
 struct janitor {
-	/* set once */
-	const struct conf *conf; /* borrowed */
-	struct queue *queue;     /* borrowed */
-	const atomic_int *stop;  /* borrowed */
-	int stop_fd;             /* borrowed */
+	struct conf *conf;   /* a reference */
+	struct queue *queue; /* borrowed */
 	void (*changed)(void *arg);
 	void *arg; /* borrowed */
 	pthread_t thread;
-
-	/* any thread's */
-	atomic_bool ready;
-	atomic_bool asked;          /* for a round */
-	atomic_bool compare;        /* kept batches with the ledger */
-	_Atomic uint64_t stored_ms; /* when a batch was stored last, monotonic */
-	atomic_uint rounds;
-	atomic_int status; /* enum writers_status */
+	bool started;    /* there is a thread */
+	int stop_fd;     /* for the store's waits; once readable it stays so */
+	atomic_int stop; /* for all others */
 	atomic_bool ended;
+	atomic_int status;                  /* enum store_status */
+	atomic_uint_least64_t stored_at_ms; /* the last batch */
+
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;       /* with the monotonic clock: something is due, or ready */
+	bool ready;                /* under mutex, as all of these */
+	uint64_t setup_at_ms;      /* not ready: when it is due */
+	unsigned compare_asked;    /* how often somebody asked */
+	unsigned compare_answered; /* ... when the last comparison that was completed began */
+	struct queue_mark mark;    /* what was stored when somebody asked last: see passed() */
 
 	/* the thread's own */
+	struct upkeep *upkeep;
 	struct backoff backoff;
-	uint64_t round_ms;      /* monotonic: when the next one is due */
-	uint64_t claim_ms;      /* when the last one was made */
-	bool compare_due;       /* kept batches are to be compared with the ledger ... */
-	struct queue_mark mark; /* ... once those that were stored by now are among them */
-	bool done_once;
+	uint64_t server;        /* whose ledger was compared, see upkeep_server() */
+	uint64_t compare_at_ms; /* not before */
+	uint64_t claim_at_ms;
+	uint64_t maintain_at_ms;
+};
+
+/* What a round has to do. */
+struct due {
+	bool setup;
+	bool compare;
+	bool claim;
+	bool maintain;
+	unsigned asked; /* compare_asked, before it connects */
 };
 
 /* ---- what others ask for ---- */
 
 bool
-janitor_is_ready(const struct janitor *j)
+janitor_wait_ready(struct janitor *j)
 {
-	return atomic_load(&j->ready);
+	bool ready;
+
+	(void)pthread_mutex_lock(&j->mutex);
+	while (!j->ready && !atomic_load(&j->stop))
+		(void)pthread_cond_wait(&j->cond, &j->mutex);
+	ready = j->ready && !atomic_load(&j->stop);
+	(void)pthread_mutex_unlock(&j->mutex);
+	return ready;
 }
 
-unsigned
-janitor_rounds(const struct janitor *j)
+/*
+ * Who asks again and again, since his trouble is one that no set-up can mend, is answered less
+ * often; setup_at_ms stands at that since the last one.
+ */
+void
+janitor_ask_setup(struct janitor *j)
 {
-	return atomic_load(&j->rounds);
+	(void)pthread_mutex_lock(&j->mutex);
+	j->ready = false;
+	(void)pthread_cond_broadcast(&j->cond);
+	(void)pthread_mutex_unlock(&j->mutex);
 }
 
 void
-janitor_look(struct janitor *j)
-{
-	if (!atomic_exchange(&j->asked, true))
-		queue_kick(j->queue);
-}
-
-void
-janitor_set_up(struct janitor *j)
-{
-	atomic_store(&j->ready, false);
-	janitor_look(j);
-}
-
-void
-janitor_compare_kept(struct janitor *j)
+janitor_ask_compare(struct janitor *j)
 {
 	if (j->conf->buffer.keep_ms == 0)
 		return;
-	atomic_store(&j->compare, true);
-	queue_kick(j->queue);
+	(void)pthread_mutex_lock(&j->mutex);
+	j->compare_asked++;
+	queue_mark(j->queue, &j->mark);
+	(void)pthread_cond_broadcast(&j->cond);
+	(void)pthread_mutex_unlock(&j->mutex);
+}
+
+bool
+janitor_compared(struct janitor *j)
+{
+	bool compared;
+
+	(void)pthread_mutex_lock(&j->mutex);
+	compared = j->compare_asked == j->compare_answered;
+	(void)pthread_mutex_unlock(&j->mutex);
+	return compared;
 }
 
 void
 janitor_note_stored(struct janitor *j)
 {
-	atomic_store(&j->stored_ms, clock_ms());
+	atomic_store(&j->stored_at_ms, clock_ms());
 }
 
-enum writers_status
+enum store_status
 janitor_status(const struct janitor *j)
 {
-	return (enum writers_status)atomic_load(&j->status);
+	return (enum store_status)atomic_load(&j->status);
 }
 
-/* ---- how it went ---- */
-
 static void
-set_status(struct janitor *j, enum writers_status status)
+set_status(struct janitor *j, enum store_status status)
 {
 	if (atomic_exchange(&j->status, (int)status) != (int)status)
 		j->changed(j->arg);
 }
 
-/* Says so, and waits, unless somebody kicks. */
-static void
-failed(struct janitor *j, enum store_status status, const struct store_error *err)
-{
-	bool hold = status == STORE_HOLD;
-	uint64_t delay_ms;
+/* ---- set up ---- */
 
-	if (status == STORE_STOPPED)
-		return;
-	delay_ms = backoff_next(&j->backoff, j->conf->batch.interval_ms);
-	store_log_failure(hold ? LOG_ERR : LOG_WARNING, "database_unavailable", NULL, err,
-			  delay_ms);
-	set_status(j, hold ? WRITERS_HELD : WRITERS_UNAVAILABLE);
-	if (delay_ms)
-		queue_sleep(j->queue, j->stop, queue_kicks(j->queue), delay_ms);
-}
-
-static void
-went_well(struct janitor *j)
-{
-	backoff_reset(&j->backoff);
-	set_status(j, WRITERS_OK);
-}
-
-/* ---- batches that buffer.keep keeps ---- */
-
-/* Batches that a failed-over server lacks are stored once more. */
 static enum store_status
-requeue_missing(struct janitor *j, struct store *s, struct store_error *err)
+set_up(struct janitor *j, struct store_error *err)
 {
-	struct queue *q = j->queue;
+	enum store_status status = upkeep_setup(j->upkeep, err);
+
+	if (status != STORE_OK)
+		return status;
+	j->maintain_at_ms = 0;
+	set_status(j, STORE_OK);
+	(void)pthread_mutex_lock(&j->mutex);
+	j->ready = true;
+	j->setup_at_ms = clock_ms() + SETUP_AGAIN_MS;
+	(void)pthread_cond_broadcast(&j->cond);
+	(void)pthread_mutex_unlock(&j->mutex);
+	return STORE_OK;
+}
+
+/* ---- compare: batches that buffer.keep keeps ---- */
+
+/* Batches that a failed-over server lacks are stored once more.  *all: none is left to be. */
+static enum store_status
+requeue_missing(struct janitor *j, bool *all, struct store_error *err)
+{
 	enum store_status status;
 	uint64_t *numbers;
-	size_t n, done = 0;
-	int r = queue_kept(q, &numbers, &n);
+	size_t n, done;
+	int r = queue_kept(j->queue, &numbers, &n);
 
+	*all = false;
 	if (r < 0) {
 		log_event_limited(LOG_WARNING, "spool_read_failed/kept", "spool_read_failed",
 				  LOG_STR("error", strerror(-r)));
-		j->compare_due = true; /* another time */
 		return STORE_OK;
 	}
-	status = store_missing(s, queue_collector(q), numbers, &n, err);
-	if (status == STORE_OK && n)
-		done = queue_requeue(q, numbers, n);
-	if (done)
-		log_event(LOG_WARNING, "batches_requeued", LOG_U64("count", done));
+	status = upkeep_missing(j->upkeep, queue_collector(j->queue), numbers, &n, err);
+	if (status == STORE_OK) {
+		done = n ? queue_requeue(j->queue, numbers, n) : 0;
+		if (done)
+			log_event(LOG_WARNING, "batches_requeued", LOG_U64("count", done));
+		*all = done == n;
+	}
 	free(numbers);
 	return status;
 }
 
 static enum store_status
-compare_kept(struct janitor *j, struct store *s, struct store_error *err)
+compare(struct janitor *j, const struct due *due, struct store_error *err)
 {
-	enum store_status status;
+	bool all;
+	enum store_status status = requeue_missing(j, &all, err);
 
-	if (!j->compare_due || !queue_passed(j->queue, &j->mark))
+	if (status != STORE_OK)
+		return status;
+	j->compare_at_ms = 0;
+	if (!all) {
+		j->compare_at_ms = clock_ms() + COMPARE_AGAIN_MS;
 		return STORE_OK;
-	j->compare_due = false;
-	status = requeue_missing(j, s, err);
-	j->compare_due |= status != STORE_OK;
-	return status;
+	}
+	j->server = upkeep_server(j->upkeep);
+	(void)pthread_mutex_lock(&j->mutex);
+	j->compare_answered = due->asked;
+	(void)pthread_mutex_unlock(&j->mutex);
+	return STORE_OK;
 }
 
-/* ---- a round ---- */
+/* No writer may have noticed yet. */
+static bool
+is_other_server(const struct janitor *j)
+{
+	return j->conf->buffer.keep_ms > 0 && upkeep_server(j->upkeep) != j->server;
+}
+
+/* ---- claim, maintain ---- */
+
+/* Tells readers that the collector is alive, and until when what it received is stored. */
+static enum store_status
+claim(struct janitor *j, struct store_error *err)
+{
+	j->claim_at_ms = clock_ms() + CLAIM_MS;
+	if (!janitor_compared(j) || is_other_server(j))
+		return STORE_OK; /* batches may be missing */
+	return upkeep_claim(j->upkeep, queue_collector(j->queue), queue_complete_until(j->queue),
+			    err);
+}
 
 /*
  * Ledger rows from here on must stay: those of batches that are not settled, and those of kept
@@ -178,7 +234,7 @@ compare_kept(struct janitor *j, struct store *s, struct store_error *err)
  * the lists at least, since the floor is read first.
  */
 static uint64_t
-ledger_floor(const struct janitor *j)
+ledger_floor(struct janitor *j)
 {
 	uint64_t floor = queue_floor(j->queue);
 	uint64_t *numbers;
@@ -194,170 +250,216 @@ ledger_floor(const struct janitor *j)
 	return floor;
 }
 
-/* Tells readers that the collector is alive, and until when what it received is stored. */
 static enum store_status
-claim(struct janitor *j, struct store *s, struct store_error *err)
+maintain(struct janitor *j, struct store_error *err)
 {
-	struct queue *q = j->queue;
-
-	j->claim_ms = clock_ms();
-	return store_claim(s, queue_collector(q), queue_complete_until(q), err);
-}
-
-static void
-become_ready(struct janitor *j)
-{
-	if (atomic_exchange(&j->ready, true))
-		return;
-	went_well(j);
-	queue_kick(j->queue); /* writers wait for it */
-}
-
-static enum store_status
-do_upkeep(struct janitor *j, struct store *s, struct store_error *err)
-{
+	bool first = j->maintain_at_ms == 0;
 	uint64_t start_ms = clock_ms();
-	enum store_status status = compare_kept(j, s, err);
+	enum store_status status =
+	    upkeep_maintain(j->upkeep, queue_collector(j->queue), ledger_floor(j), err);
 
-	if (status == STORE_OK)
-		status = store_maintain(s, queue_collector(j->queue), ledger_floor(j), err);
-	if (status == STORE_OK)
-		status = claim(j, s, err);
+	if (status != STORE_RETRY) /* what an operator must mend is not tried again at once */
+		j->maintain_at_ms = clock_ms() + MAINTAIN_MS;
 	if (status != STORE_OK)
 		return status;
-	log_event(j->done_once ? LOG_DEBUG : LOG_INFO, "upkeep_done",
+	log_event(first ? LOG_INFO : LOG_DEBUG, "maintenance_done",
 		  LOG_F64("seconds", (double)(clock_ms() - start_ms) / 1000));
-	j->done_once = true;
 	return STORE_OK;
 }
 
-static void
-go_round(struct janitor *j)
-{
-	struct store_error err = {0};
-	struct store *s = NULL;
-	enum store_status status;
+/* ---- a round ---- */
 
-	atomic_store(&j->asked, false);
-	status = store_open(j->conf, j->stop_fd, STORE_FOR_UPKEEP, &s, &err);
-	if (status == STORE_OK) {
-		become_ready(j);
-		status = do_upkeep(j, s, &err);
-	}
-	store_close(s);
-	atomic_fetch_add(&j->rounds, 1);
-	if (status != STORE_OK) {
-		failed(j, status, &err);
-		return;
-	}
-	j->round_ms = clock_ms() + ROUND_MS;
-	went_well(j);
-}
-
-static void
-claim_alone(struct janitor *j)
-{
-	struct store_error err = {0};
-	struct store *s = NULL;
-	enum store_status status = store_open(j->conf, j->stop_fd, STORE_FOR_CLAIMS, &s, &err);
-
-	if (status == STORE_OK)
-		status = claim(j, s, &err);
-	store_close(s);
-	if (status == STORE_OK)
-		went_well(j);
-	else
-		failed(j, status, &err);
-}
-
-/* ---- the thread ---- */
-
-/* When a claim is due, monotonic; UINT64_MAX: nobody reads them. */
 static uint64_t
-claim_due_ms(const struct janitor *j)
+claim_due_ms(struct janitor *j)
 {
-	uint64_t stored_ms = atomic_load(&j->stored_ms);
+	uint64_t stored_ms = atomic_load(&j->stored_at_ms) + CLAIM_MS;
 
-	if (!store_has_claims(j->conf))
+	if (!upkeep_claims(j->upkeep))
 		return UINT64_MAX;
-	return (stored_ms > j->claim_ms ? stored_ms : j->claim_ms) + CLAIM_MS;
+	return stored_ms > j->claim_at_ms ? stored_ms : j->claim_at_ms;
 }
 
-/* A writer has connected since the last look: what it and others stored before is what may be lost.
+/*
+ * When kept batches are to be compared: not before all that were stored when somebody asked are
+ * among them, or those on their way would be missed.  The mutex is held.
  */
-static void
-notice_connections(struct janitor *j)
+static uint64_t
+compare_due_ms(struct janitor *j, uint64_t now_ms)
 {
-	if (!atomic_exchange(&j->compare, false))
-		return;
-	j->compare_due = true;
-	queue_mark(j->queue, &j->mark);
+	if (j->compare_asked == j->compare_answered)
+		return UINT64_MAX;
+	return queue_passed(j->queue, &j->mark) ? j->compare_at_ms : now_ms + PASSED_AGAIN_MS;
+}
+
+/* Fills in what is due now; returns when something will be, if nothing is.  The mutex is held. */
+static uint64_t
+look(struct janitor *j, struct due *due)
+{
+	uint64_t now_ms = clock_ms();
+	uint64_t claim_ms = claim_due_ms(j), compare_ms = compare_due_ms(j, now_ms), next_ms;
+
+	*due = (struct due){.asked = j->compare_asked};
+	if (!j->ready) {
+		due->setup = now_ms >= j->setup_at_ms;
+		due->compare = due->setup && now_ms >= compare_ms;
+		due->claim = due->maintain = due->setup;
+		return j->setup_at_ms;
+	}
+	due->compare = now_ms >= compare_ms;
+	due->claim = now_ms >= claim_ms;
+	due->maintain = now_ms >= j->maintain_at_ms;
+	next_ms = claim_ms < j->maintain_at_ms ? claim_ms : j->maintain_at_ms;
+	return compare_ms < next_ms ? compare_ms : next_ms;
 }
 
 static bool
-wants_round(struct janitor *j)
+is_due(const struct due *due)
 {
-	if (!atomic_load(&j->ready) || atomic_load(&j->asked) || clock_ms() >= j->round_ms)
-		return true;
-	return j->compare_due && queue_passed(j->queue, &j->mark);
+	return due->setup || due->compare || due->claim || due->maintain;
 }
 
-static void
-work(struct janitor *j)
+/* Waits until something is due; false once stopped. */
+static bool
+wait_due(struct janitor *j, struct due *due)
 {
-	unsigned kicks = queue_kicks(j->queue); /* before it is looked at what they are about */
-	uint64_t now_ms = clock_ms(), claim_ms = claim_due_ms(j), due_ms;
+	(void)pthread_mutex_lock(&j->mutex);
+	while (!atomic_load(&j->stop)) {
+		uint64_t next_ms = look(j, due);
+		const struct timespec ts = clock_timespec(next_ms);
 
-	notice_connections(j);
-	if (wants_round(j)) {
-		go_round(j);
-	} else if (now_ms >= claim_ms) {
-		claim_alone(j);
-	} else {
-		due_ms = claim_ms < j->round_ms ? claim_ms : j->round_ms;
-		if (j->compare_due && due_ms > now_ms + PASS_MS)
-			due_ms = now_ms + PASS_MS;
-		queue_sleep(j->queue, j->stop, kicks, due_ms - now_ms);
+		if (is_due(due))
+			break;
+		(void)pthread_cond_timedwait(&j->cond, &j->mutex, &ts);
 	}
+	(void)pthread_mutex_unlock(&j->mutex);
+	return !atomic_load(&j->stop);
+}
+
+static enum store_status
+do_round(struct janitor *j, const struct due *due, struct store_error *err)
+{
+	enum store_status status = upkeep_connect(j->upkeep, err);
+
+	if (status == STORE_OK && due->setup)
+		status = set_up(j, err);
+	if (status == STORE_OK && due->compare)
+		status = compare(j, due, err);
+	else if (status == STORE_OK && is_other_server(j))
+		janitor_ask_compare(j);
+	if (status == STORE_OK && due->claim)
+		status = claim(j, err);
+	if (status == STORE_OK && due->maintain)
+		status = maintain(j, err);
+	return status;
+}
+
+/* While it has to set up, its troubles are everybody's: the writers wait for it.  Others are its
+ * own. */
+static void
+failed(struct janitor *j, bool setup, enum store_status status, const struct store_error *err)
+{
+	bool hold = status == STORE_HOLD;
+	uint64_t delay_ms = backoff_next(&j->backoff);
+
+	if (err->setup)
+		janitor_ask_setup(j);
+	store_log_failure(hold ? LOG_ERR : LOG_WARNING,
+			  setup ? "database_unavailable" : "maintenance_failed", 0, err, delay_ms);
+	if (setup)
+		set_status(j, status);
+	if (delay_ms)
+		queue_sleep(j->queue, &j->stop, queue_kicks(j->queue), delay_ms);
+}
+
+static bool
+is_ready(struct janitor *j)
+{
+	bool ready;
+
+	(void)pthread_mutex_lock(&j->mutex);
+	ready = j->ready;
+	(void)pthread_mutex_unlock(&j->mutex);
+	return ready;
 }
 
 static void *
 janitor_main(void *arg)
 {
 	struct janitor *j = arg;
+	struct due due = {.asked = 0};
 
 	(void)pthread_setname_np(pthread_self(), "janitor");
-	while (!atomic_load(j->stop))
-		work(j);
+	while (wait_due(j, &due)) {
+		struct store_error err = {0};
+		enum store_status status = do_round(j, &due, &err);
+
+		upkeep_disconnect(j->upkeep);
+		if (status == STORE_OK)
+			backoff_reset(&j->backoff);
+		else if (status != STORE_STOPPED)
+			failed(j, due.setup && !is_ready(j), status, &err);
+	}
+	upkeep_disconnect(j->upkeep);
 	atomic_store(&j->ended, true);
 	j->changed(j->arg);
 	return NULL;
 }
 
+/* ---- start and end ---- */
+
+static void
+init_sync(struct janitor *j)
+{
+	pthread_condattr_t attr;
+
+	(void)pthread_mutex_init(&j->mutex, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&j->cond, &attr);
+	(void)pthread_condattr_destroy(&attr);
+}
+
 int
-janitor_start(const struct conf *conf, struct queue *q, const atomic_int *stop, int stop_fd,
-	      void (*changed)(void *arg), void *arg, struct janitor **ret)
+janitor_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), void *arg,
+	      struct janitor **ret)
 {
 	struct janitor *j = calloc(1, sizeof(*j));
 	int r;
 
 	if (!j)
 		return -ENOMEM;
-	j->conf = conf;
+	j->conf = conf_ref(conf);
 	j->queue = q;
-	j->stop = stop;
-	j->stop_fd = stop_fd;
 	j->changed = changed;
 	j->arg = arg;
-	atomic_store(&j->compare, conf->buffer.keep_ms > 0);
-	backoff_init(&j->backoff, 0);
-	r = pthread_create(&j->thread, NULL, janitor_main, j);
-	if (r) {
-		free(j);
-		return -r;
+	init_sync(j);
+	backoff_init(&j->backoff, conf->batch.interval_ms);
+	j->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r = j->stop_fd < 0 ? -errno : 0;
+	if (r == 0)
+		r = upkeep_new(conf, j->stop_fd, &j->upkeep);
+	if (r == 0)
+		r = -pthread_create(&j->thread, NULL, janitor_main, j);
+	if (r < 0) {
+		janitor_free(j);
+		return r;
 	}
+	j->started = true;
 	*ret = j;
 	return 0;
+}
+
+void
+janitor_stop(struct janitor *j)
+{
+	const uint64_t one = 1;
+
+	(void)pthread_mutex_lock(&j->mutex);
+	atomic_store(&j->stop, 1);
+	(void)pthread_cond_broadcast(&j->cond);
+	(void)pthread_mutex_unlock(&j->mutex);
+	(void)!write(j->stop_fd, &one, sizeof(one));
+	queue_kick(j->queue);
 }
 
 bool
@@ -371,6 +473,13 @@ janitor_free(struct janitor *j)
 {
 	if (!j)
 		return;
-	(void)pthread_join(j->thread, NULL);
+	if (j->started)
+		(void)pthread_join(j->thread, NULL);
+	upkeep_free(j->upkeep);
+	if (j->stop_fd >= 0)
+		(void)close(j->stop_fd);
+	(void)pthread_cond_destroy(&j->cond);
+	(void)pthread_mutex_destroy(&j->mutex);
+	conf_unref(j->conf);
 	free(j);
 }

@@ -1,55 +1,59 @@
 /*
- * janitor.h - the thread that looks after the database, so that writers need not.
+ * janitor.h - the thread that looks after the database, so that writers only write.
  *
- * It sets up what must be there before the first batch (database, migrations, hypertable,
- * distribution, the partitions around now), and from then on, every minute and when it is asked,
- * does the upkeep: policies, rollups, partitions, crowds of rows to move, ledger rows, claims, and
- * the comparison of kept batches with the ledger (buffer.keep).  What it waits for (a lock, a long
- * DDL) no batch waits for, once the table is there.  It has a connection of its own, while
- * something is due.
+ * One thread with a connection of its own, which it opens when something is due and closes after
+ * each round of work.  It makes what batches need before the first one (upkeep_setup()), and then
+ *does what no batch has to wait for: policies, partitions, rollups, ledger rows, claims, and for
+ * buffer.keep the comparison of kept batches with the ledger.
  *
- * It logs what fails as writers do (database_unavailable), and upkeep_done {seconds} once its first
- * round is over.
+ *	due                          when
+ *	set up                       at the start, and when a writer finds something missing
+ *	compare (buffer.keep)        a writer has connected, or the server is not the one of before
+ *	claim                        nothing was stored or claimed for CLAIM_MS
+ *	maintain                     after each set-up, and every MAINTAIN_MS
+ *
+ * It belongs to a pool of writers (writer.h), and starts and stops with it.
  */
 #pragma once
 
-#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "buffer/queue/queue.h"
 #include "conf/conf.h"
-#include "store/status.h"
+#include "store/store.h"
 
 struct janitor;
 
 /*
- * Starts the thread.  All arguments are borrowed.  stop ends its waits for work, stop_fd, once it
- * is readable, those for the database.  changed(arg) is called from the thread when its status
- * changes and when it ends.
+ * changed(arg) is called from the janitor's thread when janitor_status() changes, and when the
+ * thread has ended.  Takes a reference of conf.  The thread has the caller's signal mask.
  */
-int janitor_start(const struct conf *conf, struct queue *q, const atomic_int *stop, int stop_fd,
-		  void (*changed)(void *arg), void *arg, struct janitor **ret);
+int janitor_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), void *arg,
+		  struct janitor **ret);
+
+/* Cuts off whatever it does; its work is done in transactions, and the next janitor goes on. */
+void janitor_stop(struct janitor *j);
 bool janitor_ended(const struct janitor *j);
-void janitor_free(struct janitor *j); /* joins; NULL is fine */
+void janitor_free(struct janitor *j); /* only after janitor_ended(); NULL is fine */
 
-enum writers_status janitor_status(const struct janitor *j);
+/* What came of the last try to set up: STORE_OK also while there was none. */
+enum store_status janitor_status(const struct janitor *j);
 
-/* ---- writers ---- */
+/* ---- for writers, from any thread ---- */
 
-/* Is the table there?  Until then a writer need not connect; queue_kick() tells when it is. */
-bool janitor_is_ready(const struct janitor *j);
+/* Waits until the table has been set up; false once the janitor is stopped. */
+bool janitor_wait_ready(struct janitor *j);
 
-/* How many rounds there have been: after each the table may be another one. */
-unsigned janitor_rounds(const struct janitor *j);
+/* Something essential is missing: until it has been set up again, nobody is ready. */
+void janitor_ask_setup(struct janitor *j);
 
-/* Something essential was found missing: it is not ready until that has been looked at. */
-void janitor_set_up(struct janitor *j);
+/*
+ * A writer has connected, perhaps to a server that lacks commits.  Until kept batches have been
+ * compared with its ledger, janitor_compared() is false, and a batch must not promise that all that
+ * came before it is stored.
+ */
+void janitor_ask_compare(struct janitor *j);
+bool janitor_compared(struct janitor *j);
 
-/* Something is wrong that set-up may mend: a round now, in place of in a minute. */
-void janitor_look(struct janitor *j);
-
-/* A connection was made: perhaps to a server that lacks batches which are kept. */
-void janitor_compare_kept(struct janitor *j);
-
-/* A batch was stored, and with it a promise; a claim is due only when none was for a while. */
+/* A batch was stored, which made a claim needless for now. */
 void janitor_note_stored(struct janitor *j);

@@ -3,7 +3,7 @@
  *
  * The files of sql/FLAVOUR/NNN-name.sql are compiled in (sql.c, generated) and applied in
  * order, each in one transaction and recorded in the migrations table with
- * its SHA-256.  How statements are run is the store's business.
+ * its SHA-256.  How statements are executed is the store's business.
  */
 #pragma once
 

@@ -4,8 +4,10 @@
 
 #include "log/log.h"
 
+/* ---- stores ---- */
+
 static const struct store_ops *
-ops_of(const struct conf *conf)
+store_ops_of(const struct conf *conf)
 {
 	switch (conf->database.store) {
 	case CONF_STORE_POSTGRES:
@@ -17,11 +19,10 @@ ops_of(const struct conf *conf)
 }
 
 enum store_status
-store_open(const struct conf *conf, int stop_fd, enum store_use use, struct store **ret,
-	   struct store_error *err)
+store_open(const struct conf *conf, int stop_fd, struct store **ret, struct store_error *err)
 {
 	memset(err, 0, sizeof(*err));
-	return ops_of(conf)->open(conf, stop_fd, use, ret, err);
+	return store_ops_of(conf)->open(conf, stop_fd, ret, err);
 }
 
 void
@@ -39,49 +40,104 @@ store_put(struct store *s, const struct batch_view *b, struct store_result *ret,
 	return s->ops->put(s, b, ret, err);
 }
 
-void
-store_look_again(struct store *s)
+enum store_status
+store_check(struct store *s, struct store_error *err)
 {
-	if (s->ops->look_again)
-		s->ops->look_again(s);
+	memset(err, 0, sizeof(*err));
+	return s->ops->check(s, err);
+}
+
+/* ---- upkeep ---- */
+
+static const struct upkeep_ops *
+upkeep_ops_of(const struct conf *conf)
+{
+	switch (conf->database.store) {
+	case CONF_STORE_POSTGRES:
+		return &postgres_upkeep_ops;
+	case CONF_STORE_SQLITE:
+		return &sqlite_upkeep_ops;
+	}
+	return &sqlite_upkeep_ops;
+}
+
+int
+upkeep_new(const struct conf *conf, int stop_fd, struct upkeep **ret)
+{
+	return upkeep_ops_of(conf)->new (conf, stop_fd, ret);
+}
+
+void
+upkeep_free(struct upkeep *u)
+{
+	if (u)
+		u->ops->free(u);
 }
 
 enum store_status
-store_maintain(struct store *s, const char *collector, uint64_t floor, struct store_error *err)
+upkeep_connect(struct upkeep *u, struct store_error *err)
 {
 	memset(err, 0, sizeof(*err));
-	return s->ops->maintain(s, collector, floor, err);
+	return u->ops->connect(u, err);
+}
+
+void
+upkeep_disconnect(struct upkeep *u)
+{
+	u->ops->disconnect(u);
+}
+
+enum store_status
+upkeep_setup(struct upkeep *u, struct store_error *err)
+{
+	memset(err, 0, sizeof(*err));
+	return u->ops->setup(u, err);
+}
+
+enum store_status
+upkeep_maintain(struct upkeep *u, const char *collector, uint64_t floor, struct store_error *err)
+{
+	memset(err, 0, sizeof(*err));
+	return u->ops->maintain(u, collector, floor, err);
 }
 
 bool
-store_has_claims(const struct conf *conf)
+upkeep_claims(const struct upkeep *u)
 {
-	return ops_of(conf)->claim != NULL;
+	return u->ops->claim != NULL;
 }
 
 enum store_status
-store_claim(struct store *s, const char *collector, uint64_t complete_until_us,
-	    struct store_error *err)
+upkeep_claim(struct upkeep *u, const char *collector, uint64_t complete_until_us,
+	     struct store_error *err)
 {
 	memset(err, 0, sizeof(*err));
-	if (!s->ops->claim)
+	if (!u->ops->claim)
 		return STORE_OK;
-	return s->ops->claim(s, collector, complete_until_us, err);
+	return u->ops->claim(u, collector, complete_until_us, err);
 }
 
 enum store_status
-store_missing(struct store *s, const char *collector, uint64_t *numbers, size_t *n,
-	      struct store_error *err)
+upkeep_missing(struct upkeep *u, const char *collector, uint64_t *numbers, size_t *n,
+	       struct store_error *err)
 {
 	memset(err, 0, sizeof(*err));
-	return s->ops->missing(s, collector, numbers, n, err);
+	return u->ops->missing(u, collector, numbers, n, err);
 }
+
+uint64_t
+upkeep_server(const struct upkeep *u)
+{
+	return u->ops->server ? u->ops->server(u) : 0;
+}
+
+/* ---- the log ---- */
 
 void
-store_log_failure(int level, const char *event, const struct batch *b,
-		  const struct store_error *err, uint64_t retry_ms)
+store_log_failure(int level, const char *event, uint64_t batch, const struct store_error *err,
+		  uint64_t retry_ms)
 {
-	log_event_limited(level, event, event, b ? LOG_U64("batch", b->number) : LOG_NONE,
+	log_event_limited(level, event, event, batch ? LOG_U64("batch", batch) : LOG_NONE,
 			  LOG_STR("error", err->text),
 			  LOG_STR("sqlstate", *err->sqlstate ? err->sqlstate : NULL),
 			  LOG_F64("retry_in", (double)retry_ms / 1000), LOG_STR("hint", err->hint));

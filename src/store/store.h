@@ -1,10 +1,10 @@
 /*
  * store.h - a place where batches end up, for good.
  *
- * A store is one connection, used by one thread: a writer's (store_put() alone), or the
- * janitor's, who does all the rest.  Its code is linear and
- * looks blocking, but every wait also watches the stop descriptor and a deadline, and then
- * gives up with STORE_STOPPED or STORE_RETRY.
+ * Two kinds of connection lead there.  A store takes batches; each writer thread has one.  An
+ * upkeep makes what batches need and looks after it; the janitor (janitor.h) has the only one.
+ * Their code is linear and looks blocking, but every wait also watches the stop descriptor and a
+ * deadline, and then gives up with STORE_STOPPED or STORE_RETRY.
  *
  * store_put() commits a batch and its ledger row (collector, number) in one transaction, or
  * nothing.  It may be called again with the same batch after any outcome but STORE_OK,
@@ -35,7 +35,7 @@ struct store_error {
 	const char *hint; /* what the operator can do; a static string or NULL */
 	bool reconnect;   /* the connection is of no use any more: close and open again */
 	bool batch_only;  /* another batch may well succeed (a lock, a conflict of identity) */
-	bool unprepared;  /* something is missing that the janitor has to set up */
+	bool setup;       /* something is missing that upkeep_setup() may be able to make */
 };
 
 struct store_result {
@@ -45,83 +45,126 @@ struct store_result {
 	bool direct;       /* it went straight into compressed storage */
 };
 
+/* ---- writers: batches ---- */
+
 struct store;
 
-/* What a connection is for, and so what opening it includes. */
-enum store_use {
-	/*
-	 * Batches: looks whether the table is ready, and makes nothing.  If it is not, unprepared
-	 * is set.  Logs database_connected.
-	 */
-	STORE_FOR_BATCHES,
-	/*
-	 * Set-up and upkeep: creates the database if need be and allowed, applies migrations,
-	 * prepares the table, so that batches can be stored.  Logs migration_applied,
-	 * hypertable_created. Takes batches, too.
-	 */
-	STORE_FOR_UPKEEP,
-	/* store_claim(): connects, and that is all. */
-	STORE_FOR_CLAIMS,
-};
-
-/* Connects.  stop_fd is borrowed.  conf is borrowed for the life of the store. */
-enum store_status store_open(const struct conf *conf, int stop_fd, enum store_use use,
-			     struct store **ret, struct store_error *err);
+/*
+ * Connects, and makes sure by reading that batches can be stored; makes nothing.  What is missing
+ * sets err->setup.  Logs database_connected.  stop_fd is borrowed.  conf is borrowed for the life
+ * of the store.
+ */
+enum store_status store_open(const struct conf *conf, int stop_fd, struct store **ret,
+			     struct store_error *err);
 void store_close(struct store *s); /* NULL is fine; never waits */
 
 enum store_status store_put(struct store *s, const struct batch_view *b, struct store_result *ret,
 			    struct store_error *err);
 
-/* The table may have changed: it is looked at before the next batch.  Never waits. */
-void store_look_again(struct store *s);
+/*
+ * For times without a batch: would one be taken, as far as can be told without one?  Also reads
+ * anew what is known of the table.
+ */
+enum store_status store_check(struct store *s, struct store_error *err);
+
+/* ---- the janitor: everything else ---- */
+
+struct upkeep;
+
+/* Not connected yet.  stop_fd and conf as above.  0, or -ENOMEM. */
+int upkeep_new(const struct conf *conf, int stop_fd, struct upkeep **ret);
+void upkeep_free(struct upkeep *u); /* NULL is fine; never waits */
 
 /*
- * Upkeep, called every minute or so: policies, rollups, partitions, and this collector's ledger
- * rows that are older than database.ledger_keep and below floor, which are deleted.
+ * Connects; creates the database if need be and allowed.  After a failure, too, upkeep_disconnect()
+ * may be called, and upkeep_connect() again.  What setup() and maintain() have found out is
+ * remembered from connection to connection.
  */
-enum store_status store_maintain(struct store *s, const char *collector, uint64_t floor,
-				 struct store_error *err);
+enum store_status upkeep_connect(struct upkeep *u, struct store_error *err);
+void upkeep_disconnect(struct upkeep *u);
+
+/*
+ * Makes all that must be there before the first batch: applies migrations, makes metrics what it is
+ * configured to be.  Reads first: where nothing is missing, no lock and no right is needed.  Logs
+ * migration_applied, hypertable_created, ...
+ */
+enum store_status upkeep_setup(struct upkeep *u, struct store_error *err);
+
+/*
+ * Housekeeping, every minute or so, once setup() has been through: what the section "table" of the
+ * configuration asks for; and this collector's ledger rows that are older than database.ledger_keep
+ * and below floor are deleted.  It may take long, but never holds a lock for long that a batch
+ * needs.
+ */
+enum store_status upkeep_maintain(struct upkeep *u, const char *collector, uint64_t floor,
+				  struct store_error *err);
+
+/* Does anybody read claims? */
+bool upkeep_claims(const struct upkeep *u);
 
 /*
  * Says that everything which this collector received before an instant (real time, µs) is stored,
  * and that the collector is alive.  For times without batches, which say the same.
  */
-bool store_has_claims(const struct conf *conf); /* does anybody read them? */
-enum store_status store_claim(struct store *s, const char *collector, uint64_t complete_until_us,
-			      struct store_error *err);
+enum store_status upkeep_claim(struct upkeep *u, const char *collector, uint64_t complete_until_us,
+			       struct store_error *err);
 
 /*
  * Which of these batches (numbers in rising order) does the ledger not hold?  Moves
  * them to the front of numbers and sets *n to their count.  For buffer.keep.
  */
-enum store_status store_missing(struct store *s, const char *collector, uint64_t *numbers,
-				size_t *n, struct store_error *err);
+enum store_status upkeep_missing(struct upkeep *u, const char *collector, uint64_t *numbers,
+				 size_t *n, struct store_error *err);
 
-/* database_unavailable or batch_held; b is NULL where no batch was under way. */
-void store_log_failure(int level, const char *event, const struct batch *b,
-		       const struct store_error *err, uint64_t retry_ms);
+/*
+ * The server that it is connected to, as a number that is another one once commits may have been
+ * lost; 0 where nothing is known.  For buffer.keep.
+ */
+uint64_t upkeep_server(const struct upkeep *u);
 
-/* What a store implements; store.c picks the table by conf->database.store. */
+/* ---- the log ---- */
+
+/* Logs a failure, limited by event; batch is 0 where there was none. */
+void store_log_failure(int level, const char *event, uint64_t batch, const struct store_error *err,
+		       uint64_t retry_ms);
+
+/* ---- what a store implements; store.c picks the table by conf->database.store ---- */
+
 struct store_ops {
-	enum store_status (*open)(const struct conf *conf, int stop_fd, enum store_use use,
-				  struct store **ret, struct store_error *err);
+	enum store_status (*open)(const struct conf *conf, int stop_fd, struct store **ret,
+				  struct store_error *err);
 	void (*close)(struct store *s);
 	enum store_status (*put)(struct store *s, const struct batch_view *b,
 				 struct store_result *ret, struct store_error *err);
-	void (*look_again)(struct store *s); /* NULL: there is nothing to be looked at */
-	enum store_status (*maintain)(struct store *s, const char *collector, uint64_t floor,
-				      struct store_error *err);
-	/* NULL: nobody asks */
-	enum store_status (*claim)(struct store *s, const char *collector,
-				   uint64_t complete_until_us, struct store_error *err);
-	enum store_status (*missing)(struct store *s, const char *collector, uint64_t *numbers,
-				     size_t *n, struct store_error *err);
+	enum store_status (*check)(struct store *s, struct store_error *err);
 };
 
-/* The common head of every store; each embeds it first. */
+struct upkeep_ops {
+	int (*new)(const struct conf *conf, int stop_fd, struct upkeep **ret);
+	void (*free)(struct upkeep *u);
+	enum store_status (*connect)(struct upkeep *u, struct store_error *err);
+	void (*disconnect)(struct upkeep *u);
+	enum store_status (*setup)(struct upkeep *u, struct store_error *err);
+	enum store_status (*maintain)(struct upkeep *u, const char *collector, uint64_t floor,
+				      struct store_error *err);
+	/* NULL: nobody asks */
+	enum store_status (*claim)(struct upkeep *u, const char *collector,
+				   uint64_t complete_until_us, struct store_error *err);
+	enum store_status (*missing)(struct upkeep *u, const char *collector, uint64_t *numbers,
+				     size_t *n, struct store_error *err);
+	uint64_t (*server)(const struct upkeep *u); /* NULL: nothing is known */
+};
+
+/* The common head of every store and every upkeep; each embeds it first. */
 struct store {
 	const struct store_ops *ops;
 };
 
+struct upkeep {
+	const struct upkeep_ops *ops;
+};
+
 extern const struct store_ops postgres_store_ops;
 extern const struct store_ops sqlite_store_ops;
+extern const struct upkeep_ops postgres_upkeep_ops;
+extern const struct upkeep_ops sqlite_upkeep_ops;

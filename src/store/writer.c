@@ -1,9 +1,10 @@
 /*
  * writer.c - see writer.h.
  *
- *	                   ┌────── back-off <── failed ──┐
- *	                   v          ^                  │
- *	janitor ready ─> connect ── take ── load ── put ─┴─ done
+ *	                    ┌────────────── back-off <── failed ──┐
+ *	                    v                  ^                  │
+ *	wait for set-up ─ connect ── take ── load ── put ─────────┴── done
+ *	                               └─ idle: check the connection
  *
  * Two things stop a thread: the flag ends the queue's waits, the descriptor the store's.
  */
@@ -25,7 +26,7 @@
 #include "store/janitor.h"
 #include "store/store.h"
 
-#define IDLE_MS 10000        /* a wait for a batch */
+#define IDLE_MS 10000        /* a wait for a batch; then the connection is checked */
 #define IDLE_FAILING_MS 1000 /* the same, while the last try failed */
 #define BATCH_RETRY_MS 1000  /* a batch with a passing trouble of its own */
 #define BATCH_HOLD_MS 5000   /* a batch that waits for the operator, others do not */
@@ -41,20 +42,19 @@ struct writer {
 	/* the thread's own */
 	struct store *store; /* NULL: no connection */
 	struct backoff backoff;
-	bool failing;    /* the last try failed, a new connection alone proves nothing */
-	bool unprepared; /* so it was at the last try to connect, too */
-	unsigned rounds; /* of the janitor's, when the table was looked at */
+	bool failing; /* the last try failed, a new connection alone proves nothing */
+	bool asked;   /* the janitor, to set up, since the last connection */
 };
 
 struct writers {
 	struct conf *conf;   /* a reference */
 	struct queue *queue; /* borrowed */
 	void (*changed)(void *arg);
-	void *arg;       /* borrowed */
-	int stop_fd;     /* never read: once readable it stays so, for all threads */
-	atomic_int stop; /* for the queue's waits */
-	struct janitor *janitor;
-	unsigned n; /* threads that were started */
+	void *arg;               /* borrowed */
+	int stop_fd;             /* never read: once readable it stays so, for all threads */
+	atomic_int stop;         /* for the queue's waits */
+	struct janitor *janitor; /* has a stop of its own */
+	unsigned n;              /* threads that were started */
 	struct writer writer[];
 };
 
@@ -92,18 +92,18 @@ store_failed(struct writer *w, enum store_status status, const struct store_erro
 	uint64_t delay_ms;
 
 	if (status != STORE_STOPPED) {
-		delay_ms = backoff_next(&w->backoff, pool->conf->batch.interval_ms);
+		delay_ms = backoff_next(&w->backoff);
 		store_log_failure(hold ? LOG_ERR : LOG_WARNING,
-				  hold && b ? "batch_held" : "database_unavailable", b, err,
-				  delay_ms);
+				  hold && b ? "batch_held" : "database_unavailable",
+				  b ? b->number : 0, err, delay_ms);
 	}
 	if (b)
 		queue_return(pool->queue, b, 0);
 	if (status == STORE_STOPPED)
 		return;
-	if (err->unprepared)
-		janitor_look(pool->janitor);
 	w->failing = true;
+	if (err->setup)
+		janitor_ask_setup(pool->janitor);
 	if (err->reconnect)
 		disconnect(w);
 	set_status(w, hold ? WRITERS_HELD : WRITERS_UNAVAILABLE);
@@ -140,7 +140,7 @@ batch_failed(struct writer *w, enum store_status status, const struct store_erro
 		store_failed(w, status, err, b);
 		return;
 	}
-	store_log_failure(hold ? LOG_ERR : LOG_WARNING, "batch_held", b, err, delay_ms);
+	store_log_failure(hold ? LOG_ERR : LOG_WARNING, "batch_held", b->number, err, delay_ms);
 	queue_return(w->pool->queue, b, delay_ms);
 	if (err->reconnect)
 		disconnect(w);
@@ -160,17 +160,6 @@ load_failed(struct writer *w, struct batch *b, int r)
 		queue_return(w->pool->queue, b, SPOOL_RETRY_MS);
 }
 
-/* After a round of the janitor's the table may be another one. */
-static void
-notice_rounds(struct writer *w)
-{
-	unsigned rounds = janitor_rounds(w->pool->janitor);
-
-	if (rounds != w->rounds)
-		store_look_again(w->store);
-	w->rounds = rounds;
-}
-
 static void
 write_batch(struct writer *w, struct batch *b)
 {
@@ -180,20 +169,24 @@ write_batch(struct writer *w, struct batch *b)
 	struct batch_view view;
 	uint64_t start_ms;
 	enum store_status status;
+	/* looked at first: what is put back meanwhile, the promise below knows of */
+	bool compared = janitor_compared(w->pool->janitor);
 	int r = queue_load(q, b, &view);
 
 	if (r < 0) {
 		load_failed(w, b, r);
 		return;
 	}
+	if (!compared)
+		view.complete_until_us = 0;
 	start_ms = clock_ms();
-	notice_rounds(w);
 	status = store_put(w->store, &view, &res, &err);
 	if (status != STORE_OK) {
 		batch_failed(w, status, &err, b);
 		return;
 	}
 	account(b, &view, &res);
+	janitor_note_stored(w->pool->janitor);
 	log_event(LOG_INFO, "batch_stored", LOG_U64("batch", b->number), LOG_U64("rows", b->stored),
 		  LOG_U64("bytes", view.bytes),
 		  LOG_F64("seconds", (double)(clock_ms() - start_ms) / 1000),
@@ -201,61 +194,52 @@ write_batch(struct writer *w, struct batch *b)
 		  b->lost ? LOG_U64("lost", b->lost) : LOG_NONE,
 		  b->repeated ? LOG_BOOL("repeated", true) : LOG_NONE,
 		  res.direct ? LOG_BOOL("direct_compress", true) : LOG_NONE);
-	janitor_note_stored(w->pool->janitor);
 	went_well(w); /* first: who sees the batch stored sees the status that goes with it */
 	queue_done(q, b);
 }
 
 /* ---- a thread ---- */
 
-/* The janitor sets up what is missing; who is told so again and again waits in between. */
-static void
-not_prepared(struct writer *w, const struct store_error *err)
-{
-	if (w->unprepared)
-		store_failed(w, STORE_RETRY, err, NULL);
-	w->unprepared = true;
-	janitor_set_up(w->pool->janitor);
-}
-
+/*
+ * What is missing, the janitor is asked to make, and it says why it cannot.  Only if it could, and
+ * something is missing all the same, is that a trouble of ours.
+ */
 static void
 connect_store(struct writer *w)
 {
 	struct writers *pool = w->pool;
-	unsigned kicks = queue_kicks(pool->queue);
 	struct store_error err = {0};
 	enum store_status status;
 
-	if (!janitor_is_ready(pool->janitor)) {
-		queue_sleep(pool->queue, &pool->stop, kicks, IDLE_MS);
+	if (!janitor_wait_ready(pool->janitor))
 		return;
+	status = store_open(pool->conf, pool->stop_fd, &w->store, &err);
+	if (status == STORE_OK) {
+		janitor_ask_compare(pool->janitor);
+		w->asked = false;
+		if (!w->failing)
+			set_status(w, WRITERS_OK);
+	} else if (err.setup && !w->asked) {
+		w->asked = true;
+		set_status(w, WRITERS_CONNECTING);
+		janitor_ask_setup(pool->janitor);
+	} else {
+		w->asked = false;
+		store_failed(w, status, &err, NULL);
 	}
-	status = store_open(pool->conf, pool->stop_fd, STORE_FOR_BATCHES, &w->store, &err);
-	if (status != STORE_OK) {
-		disconnect(w);
-		if (err.unprepared)
-			not_prepared(w, &err);
-		else
-			store_failed(w, status, &err, NULL);
-		return;
-	}
-	w->unprepared = false;
-	janitor_compare_kept(pool->janitor);
-	if (!w->failing)
-		set_status(w, WRITERS_OK);
 }
 
-/*
- * There was no batch to tell whether what failed works by now: another thread may have stored it.
- * So the table is looked at once more.
- */
+/* Also where the last try has failed: another thread may have stored what failed here. */
 static void
-look_again(struct writer *w)
+check(struct writer *w)
 {
-	disconnect(w);
-	connect_store(w);
-	if (w->store)
+	struct store_error err = {0};
+	enum store_status status = store_check(w->store, &err);
+
+	if (status == STORE_OK)
 		went_well(w);
+	else
+		store_failed(w, status, &err, NULL);
 }
 
 static void
@@ -271,8 +255,8 @@ work(struct writer *w)
 	b = queue_take(pool->queue, &pool->stop, w->failing ? IDLE_FAILING_MS : IDLE_MS);
 	if (b)
 		write_batch(w, b);
-	else if (w->failing && !atomic_load(&pool->stop))
-		look_again(w);
+	else if (!atomic_load(&pool->stop))
+		check(w);
 }
 
 static void *
@@ -300,7 +284,7 @@ start_thread(struct writers *pool)
 
 	w->pool = pool;
 	w->index = pool->n;
-	backoff_init(&w->backoff, w->index);
+	backoff_init(&w->backoff, pool->conf->batch.interval_ms);
 	r = pthread_create(&w->thread, NULL, writer_main, w);
 	if (r == 0)
 		pool->n++;
@@ -337,7 +321,7 @@ writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
 	if (r == 0)
-		r = janitor_start(w->conf, q, &w->stop, w->stop_fd, changed, arg, &w->janitor);
+		r = janitor_start(conf, q, changed, arg, &w->janitor);
 	while (r == 0 && w->n < n)
 		r = start_thread(w);
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -350,10 +334,25 @@ writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 	return 0;
 }
 
+static enum writers_status
+status_of(enum store_status setup)
+{
+	switch (setup) {
+	case STORE_OK:
+	case STORE_STOPPED:
+		return WRITERS_CONNECTING;
+	case STORE_RETRY:
+		return WRITERS_UNAVAILABLE;
+	case STORE_HOLD:
+		return WRITERS_HELD;
+	}
+	return WRITERS_CONNECTING;
+}
+
 enum writers_status
 writers_status(const struct writers *w)
 {
-	int worst = (int)janitor_status(w->janitor);
+	int worst = WRITERS_CONNECTING;
 
 	for (unsigned i = 0; i < w->n; i++) {
 		int status = atomic_load(&w->writer[i].status);
@@ -361,7 +360,25 @@ writers_status(const struct writers *w)
 		if (status > worst)
 			worst = status;
 	}
+	if (worst == WRITERS_CONNECTING && w->janitor) /* they wait for it */
+		return status_of(janitor_status(w->janitor));
 	return (enum writers_status)worst;
+}
+
+const char *
+writers_status_name(enum writers_status s)
+{
+	switch (s) {
+	case WRITERS_CONNECTING:
+		return "connecting";
+	case WRITERS_OK:
+		return "ok";
+	case WRITERS_UNAVAILABLE:
+		return "unavailable";
+	case WRITERS_HELD:
+		return "held";
+	}
+	return "unknown";
 }
 
 void
@@ -372,6 +389,7 @@ writers_retire(struct writers *w)
 		return;
 	}
 	atomic_store(&w->stop, 1);
+	janitor_stop(w->janitor);
 	queue_kick(w->queue);
 }
 
@@ -383,6 +401,8 @@ writers_stop(struct writers *w)
 	atomic_store(&w->stop, 1);
 	if (w->stop_fd >= 0)
 		(void)!write(w->stop_fd, &one, sizeof(one));
+	if (w->janitor)
+		janitor_stop(w->janitor);
 	queue_kick(w->queue);
 }
 
@@ -402,9 +422,9 @@ writers_free(struct writers *w)
 		return;
 	for (unsigned i = 0; i < w->n; i++)
 		(void)pthread_join(w->writer[i].thread, NULL);
-	janitor_free(w->janitor);
 	if (w->stop_fd >= 0)
 		(void)close(w->stop_fd);
+	janitor_free(w->janitor);
 	conf_unref(w->conf);
 	free(w);
 }

@@ -1,8 +1,8 @@
 /*
  * writer.h - the threads that carry batches from the queue to the store.
  *
- * Each of database.connections threads owns one connection.  It connects once the janitor has set
- * up the table (janitor.h, a part of the pool), then takes, stores and
+ * Each of database.connections threads owns one connection.  Once the janitor (janitor.h), which is
+ * part of the pool, has set up the table, it connects, then takes, stores and
  * reports batches until it is stopped; what fails is tried again with jittered
  * exponential back-off.  A pool belongs to one configuration: a reload stops the pool and
  * starts another on the same queue, which is safe at every moment, since a batch that
@@ -16,9 +16,15 @@
 
 #include "buffer/queue/queue.h"
 #include "conf/conf.h"
-#include "store/status.h"
 
 struct writers;
+
+enum writers_status {
+	WRITERS_CONNECTING,  /* not tried yet */
+	WRITERS_OK,          /* every connection is good */
+	WRITERS_UNAVAILABLE, /* the last try failed; it goes on trying */
+	WRITERS_HELD,        /* an operator must act */
+};
 
 /*
  * changed(arg) is called from a writer thread when the status changes or a thread has
@@ -28,13 +34,14 @@ int writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg)
 		  struct writers **ret);
 
 enum writers_status writers_status(const struct writers *w);
+const char *writers_status_name(enum writers_status s); /* "ok", "unavailable", ... */
 
-/* Asks the threads to end: what waits is cut off, batches under way are returned. */
+/* Asks all threads to end: what waits is cut off, batches under way are returned. */
 void writers_stop(struct writers *w);
 
 /*
  * The same, but a batch that is under way is finished first: another database would not recognise
- * it.  writers_stop() later on cuts that off.
+ * it.  writers_stop() later on cuts that off.  The janitor is cut off at once.
  */
 void writers_retire(struct writers *w);
 

@@ -118,7 +118,7 @@ def test_backends_terminated_in_mid_stream(start_collector, database):
 def test_statement_cancelled(start_collector, database):
     """The batch waits for a lock, its statement is cancelled, and it is tried again."""
     collector = start_collector(database)
-    collector.wait_event("database_connected")
+    collector.wait_event("maintenance_done")  # so that the janitor waits for nothing
     blocker = database.connect()
     blocker.autocommit = False
     blocker.cursor().execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")

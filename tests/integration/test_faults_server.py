@@ -53,7 +53,7 @@ def test_backend_stays_when_its_client_is_gone(start_collector, cluster, databas
         database__uri=f"postgresql://postgres@127.0.0.1:{proxy.port}/{database.name}?sslmode=disable",
         batch__interval=0.1,
     )
-    collector.wait_event("database_connected")
+    collector.wait_event("maintenance_done")
     blocker = database.connect()
     blocker.autocommit = False
     with blocker.cursor() as cursor:

@@ -30,11 +30,11 @@ def names(database):
 
 
 def connected(collector, **changes):
-    """What connecting makes of a changed file."""
+    """What the janitor makes of a changed file."""
     collector.write_conf(**changes)
     mark = collector.mark()
     collector.reload()
-    collector.wait_event("upkeep_done", since=mark)
+    collector.wait_event("maintenance_done", since=mark, timeout=60)
     assert not collector.find("partition_failed", since=mark, sqlstate=lambda s: s != "55P03")
     return mark
 
@@ -106,7 +106,7 @@ def test_expired_partitions_and_strays_go(start_collector, database):
 def test_another_interval_counts_from_now_on(start_collector, database):
     """What is covered stays as it is; partitions never overlap."""
     collector = start_collector(database)
-    collector.wait_event("upkeep_done")
+    collector.wait_event("database_connected")
     before = database.rows(PARTITIONS)
     connected(collector, table__chunk_interval="3 days")
     connected(collector, table__chunk_interval="1 hour")
@@ -119,7 +119,7 @@ def test_another_interval_counts_from_now_on(start_collector, database):
 def test_intervals_of_minutes(start_collector, database):
     """An hour ahead at least: housekeeping comes round each minute."""
     collector = start_collector(database, table__chunk_interval="10 minutes")
-    collector.wait_event("upkeep_done")
+    collector.wait_event("database_connected")
     assert 7 <= len(names(database)) - 1 <= 8
     collector.send(b"".join(frame("m", i, ago(-i * 600)) for i in range(6)))
     database.wait_count(6)
@@ -145,7 +145,7 @@ def test_six_collectors_at_once(new_collector, database):
 
 def test_role_that_may_not_make_partitions(start_collector, database, role):
     """Its rows go to the default partition, and it says why."""
-    start_collector(database, name="admin").wait_event("upkeep_done")
+    start_collector(database, name="admin").wait_event("database_connected")
     database.execute(
         f"GRANT USAGE ON SCHEMA metric_collectord TO {role};"
         f"GRANT INSERT ON metrics TO {role};"
@@ -170,7 +170,7 @@ def test_a_table_that_was_there_is_left_alone(start_collector, database):
     )
     collector.send(frame("m", 1, ago(40 * DAY)))
     database.wait_count(1)
-    collector.wait_event("upkeep_done")
+    collector.wait_event("database_connected", count=2)
     assert database.value(KIND) == "r"
     assert len(collector.find("table_differs", what="partitions")) == 1
 
@@ -190,7 +190,7 @@ def test_partitions_of_others_are_left_alone(start_collector, database):
 def test_a_reader_that_holds_the_default_partition(start_collector, database):
     """No writer waits behind it: the round gives up, metrics are stored, the next one succeeds."""
     collector = start_collector(database)
-    collector.wait_event("upkeep_done")
+    collector.wait_event("database_connected")
     database.execute(f"DROP TABLE {day(1)}")
     connection = database.connect()
     connection.autocommit = False

@@ -205,7 +205,7 @@ def test_two_signals_keep_the_spool(start_collector, own_cluster):
 def test_stop_while_the_database_hangs(start_collector, database):
     """A lock keeps the batch from being stored: the spool has it, and the next start stores it."""
     first = start_collector(database)
-    first.wait_event("database_connected")
+    first.wait_event("maintenance_done")  # so that the janitor waits for nothing
     blocker = database.connect()
     blocker.autocommit = False
     blocker.cursor().execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")

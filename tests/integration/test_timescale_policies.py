@@ -40,7 +40,7 @@ def start(start_collector, database):
     def start(**settings):
         settings.setdefault("database__timescaledb", "require")
         collector = start_collector(settings.pop("store", database), **settings)
-        collector.wait_event("upkeep_done", timeout=60)
+        collector.wait_event("maintenance_done", timeout=60)
         return collector
 
     return start
@@ -55,7 +55,7 @@ def reload(collector, **changes):
     collector.write_conf(**changes)
     mark = collector.mark()
     collector.reload()
-    collector.wait_event("upkeep_done", since=mark, timeout=60)
+    collector.wait_event("maintenance_done", since=mark, timeout=60)
     assert not collector.find("policy_failed", since=mark)
     return collector.find("policy_applied", since=mark)
 
@@ -124,7 +124,7 @@ def test_a_second_start_changes_nothing(start, database):
     assert start(**settings).stop() == 0
     before = database.rows("SELECT job_id FROM timescaledb_information.jobs ORDER BY 1")
     again = start(**settings, database__connections=3)
-    again.wait_event("upkeep_done")
+    again.wait_event("database_connected", count=3)
     assert not again.find("policy_applied")
     assert database.rows("SELECT job_id FROM timescaledb_information.jobs ORDER BY 1") == before
 
@@ -312,9 +312,11 @@ def test_several_collectors_at_once(new_collector, database):
     for collector in collectors:
         collector.start(wait=None)
     for i, collector in enumerate(collectors):
-        collector.wait_event("upkeep_done", timeout=60)
+        collector.wait_event("database_connected", timeout=60)
         collector.send(frame(f"m{i}", i, ago(0)))  # younger than what retention drops
     database.wait_count(4, timeout=60)
+    for collector in collectors:
+        collector.wait_event("maintenance_done", timeout=60)
     applied = [e["policy"] for c in collectors for e in c.find("policy_applied")]
     assert sorted(applied) == [
         *("columnstore", "compress_after", "retention", "rollup metrics_1m", "work_mem")
@@ -433,7 +435,7 @@ def test_apache_edition(start, apache_database):
         table__rollups=["1 hour"],
         database__connections=2,
     )
-    collector.wait_event("upkeep_done")
+    collector.wait_event("database_connected", count=2)
     assert apache_database.value(INTERVAL) == "2 days"
     left_out = collector.find("policies_left_out")
     assert [e["policies"] for e in left_out] == ["compress_after, rollups"]

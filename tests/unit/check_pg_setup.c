@@ -57,15 +57,8 @@ START_TEST(six_collectors_start_at_once)
 	for (i = 0; i < 6; i++) {
 		pids[i] = fork();
 		if (pids[i] == 0) {
-			struct store *s;
-			enum store_status st =
-			    store_open(&conf, stop_fd, STORE_FOR_UPKEEP, &s, &err);
-
-			if (st != STORE_OK)
-				(void)fprintf(stderr, "%s %s\n", err.sqlstate, err.text);
-			else
-				store_close(s);
-			_exit(st == STORE_OK ? 0 : 1);
+			store_close(open_store());
+			_exit(0);
 		}
 	}
 	for (i = 0; i < 6; i++) {

@@ -347,7 +347,7 @@ START_TEST(a_lost_backend_is_tried_again)
 	assert_put(s, BATCH_ROWS, 0, true);
 	(void)SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ="
 		  " current_database() AND application_name = 'metric-collectord'");
-	ck_assert_int_eq(store_maintain(s, COLLECTOR, 1, &err), STORE_RETRY);
+	ck_assert_int_eq(store_check(s, &err), STORE_RETRY);
 	ck_assert(err.reconnect);
 	store_close(s);
 	ck_assert_str_eq(METRICS, "40000");
@@ -402,6 +402,7 @@ END_TEST
 START_TEST(the_ledger_tells_what_is_missing)
 {
 	struct store *s = open_store();
+	struct upkeep *u = open_upkeep();
 	uint64_t numbers[] = {1, 2, 3, 4, 5, UINT64_C(1) << 40};
 	uint64_t some[] = {3};
 	size_t n = 6;
@@ -410,18 +411,19 @@ START_TEST(the_ledger_tells_what_is_missing)
 	assert_put(s, 10, 0, false);
 	fill_batch(4, 10);
 	assert_put(s, 10, 0, false);
-	ck_assert_int_eq(store_missing(s, COLLECTOR, numbers, &n, &err), STORE_OK);
+	ck_assert_int_eq(upkeep_missing(u, COLLECTOR, numbers, &n, &err), STORE_OK);
 	ck_assert_uint_eq(n, 4);
 	ck_assert_uint_eq(numbers[0], 1);
 	ck_assert_uint_eq(numbers[1], 3);
 	ck_assert_uint_eq(numbers[2], 5);
 	ck_assert_uint_eq(numbers[3], UINT64_C(1) << 40);
 	n = 1;
-	ck_assert_int_eq(store_missing(s, OTHER, some, &n, &err), STORE_OK);
+	ck_assert_int_eq(upkeep_missing(u, OTHER, some, &n, &err), STORE_OK);
 	ck_assert_uint_eq(n, 1);
 	n = 0;
-	ck_assert_int_eq(store_missing(s, OTHER, some, &n, &err), STORE_OK);
+	ck_assert_int_eq(upkeep_missing(u, OTHER, some, &n, &err), STORE_OK);
 	ck_assert_uint_eq(n, 0);
+	upkeep_free(u);
 	store_close(s);
 }
 END_TEST
@@ -429,6 +431,7 @@ END_TEST
 START_TEST(only_old_settled_rows_of_our_own_are_deleted)
 {
 	struct store *s = open_store();
+	struct upkeep *u = open_upkeep();
 	uint64_t i;
 
 	for (i = 1; i <= 5; i++) {
@@ -439,13 +442,14 @@ START_TEST(only_old_settled_rows_of_our_own_are_deleted)
 		  " rejected, min_time, max_time FROM metric_collectord.batches;"
 		  "UPDATE metric_collectord.batches SET stored_at = now() - interval '61 minutes'"
 		  " WHERE batch <> 2");
-	ck_assert_int_eq(store_maintain(s, COLLECTOR, 4, &err), STORE_OK);
+	ck_assert_int_eq(upkeep_maintain(u, COLLECTOR, 4, &err), STORE_OK);
 	ck_assert_str_eq(SQL("SELECT string_agg(batch::text, ' ' ORDER BY batch) FROM"
 			     " metric_collectord.batches WHERE collector = '" COLLECTOR "'"),
 			 "2 4 5");
 	ck_assert_str_eq(SQL("SELECT count(*) FROM metric_collectord.batches"), "8");
-	ck_assert_int_eq(store_maintain(s, COLLECTOR, UINT64_MAX, &err), STORE_OK);
+	ck_assert_int_eq(upkeep_maintain(u, COLLECTOR, UINT64_MAX, &err), STORE_OK);
 	ck_assert_str_eq(SQL("SELECT count(*) FROM metric_collectord.batches"), "6");
+	upkeep_free(u);
 	store_close(s);
 }
 END_TEST
@@ -454,21 +458,22 @@ END_TEST
 START_TEST(a_statement_timeout_does_not_bind_housekeeping)
 {
 	struct store *s = open_store();
+	struct upkeep *u;
 
 	fill_batch(1, 1);
 	assert_put(s, 1, 0, false);
 	store_close(s);
-	(void)SQL("DO $$BEGIN EXECUTE pg_catalog.format('ALTER DATABASE %%I SET"
-		  " statement_timeout = 2000', pg_catalog.current_database()); END$$;"
+	(void)SQL("ALTER DATABASE \"test \"\"%d\"\"\" SET statement_timeout = '2s';"
 		  "UPDATE metric_collectord.batches SET stored_at = now() - interval '61 minutes';"
 		  "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
 		  " $$BEGIN PERFORM pg_sleep(3); RETURN NULL; END$$;"
 		  "CREATE TRIGGER slow BEFORE DELETE ON metric_collectord.batches"
-		  " FOR EACH STATEMENT EXECUTE FUNCTION slow()");
-	s = open_store();
-	ck_assert_int_eq(store_maintain(s, COLLECTOR, UINT64_MAX, &err), STORE_OK);
+		  " FOR EACH STATEMENT EXECUTE FUNCTION slow()",
+		  (int)getpid());
+	u = open_upkeep();
+	ck_assert_int_eq(upkeep_maintain(u, COLLECTOR, UINT64_MAX, &err), STORE_OK);
 	ck_assert_str_eq(SQL("SELECT count(*) FROM metric_collectord.batches"), "0");
-	store_close(s);
+	upkeep_free(u);
 }
 END_TEST
 

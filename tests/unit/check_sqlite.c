@@ -403,13 +403,13 @@ START_TEST(maintain_settles_old_rows_below_the_floor)
 		ck_assert_int_eq(put(i, three, 3), STORE_OK);
 	execute(path,
 		"UPDATE metric_collectord_batches SET collector = '" OTHER "' WHERE batch = 1");
-	ck_assert_int_eq(store_maintain(store, COLLECTOR, 4, &err), STORE_OK);
+	ck_assert_int_eq(maintain(COLLECTOR, 4), STORE_OK);
 	assert_query(path, COUNT_LEDGER, "4\n"); /* too young */
 	execute(path, "UPDATE metric_collectord_batches SET "
 		      "stored_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-25 hours')");
-	ck_assert_int_eq(store_maintain(store, COLLECTOR, 3, &err), STORE_OK);
+	ck_assert_int_eq(maintain(COLLECTOR, 3), STORE_OK);
 	assert_query(path, LEDGER, COLLECTOR "|3\n" COLLECTOR "|4\n" OTHER "|1\n");
-	ck_assert_int_eq(store_maintain(store, COLLECTOR, 0, &err), STORE_OK);
+	ck_assert_int_eq(maintain(COLLECTOR, 0), STORE_OK);
 	assert_query(path, COUNT_LEDGER, "3\n");
 }
 END_TEST
@@ -421,8 +421,34 @@ START_TEST(maintain_without_a_floor_settles_everything_old)
 	ck_assert_int_eq(put(1, three, 3), STORE_OK);
 	execute(path, "UPDATE metric_collectord_batches SET "
 		      "stored_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-25 hours')");
-	ck_assert_int_eq(store_maintain(store, COLLECTOR, UINT64_MAX, &err), STORE_OK);
+	ck_assert_int_eq(maintain(COLLECTOR, UINT64_MAX), STORE_OK);
 	assert_query(path, COUNT_LEDGER, "0\n");
+}
+END_TEST
+
+/* Some slices of a ledger that nobody has cleaned for long. */
+START_TEST(maintain_settles_many)
+{
+	must_open();
+	ck_assert_int_eq(put(5000, three, 3), STORE_OK);
+	execute(path,
+		"WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 1700)"
+		" INSERT INTO metric_collectord_batches SELECT collector, n, rows, bytes, rejected,"
+		" min_time, max_time, CASE n WHEN 700 THEN '9999' ELSE '1999' END"
+		" FROM metric_collectord_batches, n");
+	ck_assert_int_eq(maintain(COLLECTOR, 1501), STORE_OK);
+	assert_query(path, COUNT_LEDGER, "202\n");
+	assert_query(path, "SELECT min(batch) FROM metric_collectord_batches", "700\n");
+}
+END_TEST
+
+START_TEST(stop_ends_a_long_cleaning)
+{
+	must_open();
+	ck_assert_int_eq(put(1, three, 3), STORE_OK);
+	execute(path, "UPDATE metric_collectord_batches SET stored_at = '1999'");
+	stop();
+	ck_assert_int_eq(maintain(COLLECTOR, UINT64_MAX), STORE_STOPPED);
 }
 END_TEST
 
@@ -434,17 +460,17 @@ START_TEST(missing_batches)
 	must_open();
 	ck_assert_int_eq(put(2, three, 3), STORE_OK);
 	ck_assert_int_eq(put(5, three, 3), STORE_OK);
-	ck_assert_int_eq(store_missing(store, COLLECTOR, numbers, &n, &err), STORE_OK);
+	ck_assert_int_eq(missing(COLLECTOR, numbers, &n), STORE_OK);
 	ck_assert_uint_eq(n, 3);
 	ck_assert_uint_eq(numbers[0], 1);
 	ck_assert_uint_eq(numbers[1], 3);
 	ck_assert_uint_eq(numbers[2], 4);
 	n = 0;
-	ck_assert_int_eq(store_missing(store, COLLECTOR, numbers, &n, &err), STORE_OK);
+	ck_assert_int_eq(missing(COLLECTOR, numbers, &n), STORE_OK);
 	ck_assert_uint_eq(n, 0);
 	n = 1;
 	numbers[0] = 2;
-	ck_assert_int_eq(store_missing(store, OTHER, numbers, &n, &err), STORE_OK);
+	ck_assert_int_eq(missing(OTHER, numbers, &n), STORE_OK);
 	ck_assert_uint_eq(n, 1);
 }
 END_TEST
@@ -474,6 +500,8 @@ add_tests(TCase *tc)
 	tcase_add_test(tc, disk_takes_no_more);
 	tcase_add_test(tc, file_deleted_while_open);
 	tcase_add_test(tc, maintain_settles_old_rows_below_the_floor);
+	tcase_add_test(tc, maintain_settles_many);
+	tcase_add_test(tc, stop_ends_a_long_cleaning);
 	tcase_add_test(tc, maintain_without_a_floor_settles_everything_old);
 	tcase_add_test(tc, missing_batches);
 }

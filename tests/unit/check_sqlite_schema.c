@@ -116,6 +116,25 @@ START_TEST(create_is_off)
 }
 END_TEST
 
+/* What a writer finds, it does not make. */
+START_TEST(a_store_makes_nothing)
+{
+	ck_assert_int_eq(store_open(&conf, stop_fd, &store, &err), STORE_HOLD);
+	ck_assert(err.setup);
+	ck_assert_int_eq(access(path, F_OK), -1);
+	execute(path, "CREATE TABLE other (a)");
+	ck_assert_int_eq(store_open(&conf, stop_fd, &store, &err), STORE_HOLD);
+	ck_assert(err.setup);
+	assert_query(path, "SELECT count(*) FROM sqlite_master", "1\n");
+	must_open();
+	execute(path, "DELETE FROM metric_collectord_migrations");
+	store_close(store);
+	store = NULL;
+	ck_assert_int_eq(store_open(&conf, stop_fd, &store, &err), STORE_HOLD);
+	ck_assert(err.setup);
+}
+END_TEST
+
 START_TEST(migrate_is_off)
 {
 	conf.database.migrate = false;
@@ -171,17 +190,17 @@ END_TEST
 static void *
 starter(void *arg)
 {
-	struct store *s = NULL;
+	struct upkeep *u;
 	struct store_error e;
 	enum store_status status;
 
 	(void)arg;
-	do {
-		store_close(s);
-		s = NULL;
-		status = store_open(&conf, stop_fd, STORE_FOR_UPKEEP, &s, &e);
-	} while (status == STORE_RETRY);
-	store_close(s);
+	if (upkeep_new(&conf, stop_fd, &u) < 0)
+		return &conf;
+	do
+		status = set_up(u, &e);
+	while (status == STORE_RETRY);
+	upkeep_free(u);
 	return status == STORE_OK ? NULL : &conf;
 }
 
@@ -249,6 +268,7 @@ add_tests(TCase *tc)
 	tcase_add_test(tc, foreign_table);
 	tcase_add_test(tc, table_renamed_while_open);
 	tcase_add_test(tc, create_is_off);
+	tcase_add_test(tc, a_store_makes_nothing);
 	tcase_add_test(tc, migrate_is_off);
 	tcase_add_test(tc, directory_is_made);
 	tcase_add_test(tc, directories_are_not_made);

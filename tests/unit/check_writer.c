@@ -67,11 +67,14 @@ START_TEST(recognises_a_repeated_batch)
 	struct batch_view view;
 	struct batch *b;
 
+	start(); /* there must be a table */
+	until(has_status, WRITERS_OK);
+	stop();
 	batch(4);
 	b = queue_take(queue, &running, 0);
 	ck_assert_ptr_nonnull(b);
 	ck_assert_int_eq(queue_load(queue, b, &view), 0);
-	ck_assert_int_eq(store_open(&conf, -1, STORE_FOR_UPKEEP, &s, &err), STORE_OK);
+	ck_assert_int_eq(store_open(&conf, -1, &s, &err), STORE_OK);
 	ck_assert_int_eq(store_put(s, &view, &result, &err), STORE_OK);
 	store_close(s);
 	queue_return(queue, b, 0);
@@ -235,7 +238,7 @@ START_TEST(held_while_storing_then_fixed)
 }
 END_TEST
 
-/* No batch comes to prove that it works again: housekeeping does. */
+/* No batch comes to prove that it works again: a check does. */
 START_TEST(recovers_without_a_batch)
 {
 	static const atomic_int running = 0;
@@ -283,6 +286,60 @@ START_TEST(held_batch_holds_up_no_other)
 }
 END_TEST
 
+/* ---- the janitor ---- */
+
+/* It cleans a ledger of very many old rows, a little at a time; batches go in between. */
+START_TEST(batches_do_not_wait_for_a_long_cleaning)
+{
+	char sql[512], left[QUERY_MAX];
+
+	start(); /* there must be a table */
+	until(has_status, WRITERS_OK);
+	stop();
+	(void)snprintf(
+	    sql, sizeof(sql),
+	    "WITH RECURSIVE n (n) AS (VALUES (-100000) UNION ALL SELECT n + 1 FROM n WHERE n < -1)"
+	    " INSERT INTO metric_collectord_batches"
+	    " SELECT '%s', n, 1, 1, 0, '1999', '1999', '1999' FROM n",
+	    queue_collector(queue));
+	execute(path, sql);
+	conf.database.connect_timeout_ms = 10000;
+	start();
+	for (unsigned i = 1; i <= 10; i++) {
+		batch(10);
+		until(stored, i * 10);
+	}
+	query(path, "SELECT count(*) FROM metric_collectord_batches WHERE batch < 0", left);
+	ck_assert_uint_gt(strtoul(left, NULL, 10), 0);
+	stop(); /* in the midst of it */
+}
+END_TEST
+
+/* The file is gone, with its tables: the writer finds that out, and the janitor makes new ones. */
+START_TEST(makes_anew_what_is_missing)
+{
+	keep_log();
+	start();
+	batch(10);
+	until(stored, 10);
+	ck_assert_int_eq(unlink(path), 0);
+	batch(5);
+	until(stored, 15);
+	until(has_status, WRITERS_OK);
+	assert_query(path, COUNT_METRICS, "5\n");
+}
+END_TEST
+
+START_TEST(says_when_housekeeping_is_done)
+{
+	keep_log();
+	start();
+	until(has_status, WRITERS_OK);
+	while (!logged("\"event\":\"maintenance_done\""))
+		(void)sched_yield();
+}
+END_TEST
+
 /* ---- threads ---- */
 
 static void
@@ -302,10 +359,10 @@ read_line(const char *tid, const char *file, const char *prefix, char out[64])
 	(void)fclose(f);
 }
 
-/* SQLite has one thread, whatever database.connections says. */
-START_TEST(one_thread_without_signals)
+/* SQLite has one writer, whatever database.connections says; and there is the janitor. */
+START_TEST(two_threads_without_signals)
 {
-	unsigned found = 0;
+	unsigned writer = 0, janitor = 0;
 	DIR *dir;
 	struct dirent *e;
 
@@ -317,17 +374,18 @@ START_TEST(one_thread_without_signals)
 	while ((e = readdir(dir)) != NULL) {
 		char name[64], blocked[64];
 
-		read_line(e->d_name, "comm", "writer-", name);
-		if (!name[0])
+		read_line(e->d_name, "comm", "", name);
+		writer += strncmp(name, "writer-", 7) == 0;
+		janitor += strcmp(name, "janitor\n") == 0;
+		if (strncmp(name, "writer-", 7) != 0 && strcmp(name, "janitor\n") != 0)
 			continue;
-		found++;
-		ck_assert_str_eq(name, "writer-0\n");
 		read_line(e->d_name, "status", "SigBlk:", blocked);
 		/* HUP, INT, USR1, USR2, TERM */
 		ck_assert_uint_eq(strtoull(blocked + strlen("SigBlk:"), NULL, 16) & 0x4a03, 0x4a03);
 	}
 	(void)closedir(dir);
-	ck_assert_uint_eq(found, 1);
+	ck_assert_uint_eq(writer, 1);
+	ck_assert_uint_eq(janitor, 1);
 }
 END_TEST
 
@@ -359,7 +417,10 @@ add_tests(TCase *tc)
 	tcase_add_test(tc, held_while_storing_then_fixed);
 	tcase_add_test(tc, recovers_without_a_batch);
 	tcase_add_test(tc, held_batch_holds_up_no_other);
-	tcase_add_test(tc, one_thread_without_signals);
+	tcase_add_test(tc, batches_do_not_wait_for_a_long_cleaning);
+	tcase_add_test(tc, makes_anew_what_is_missing);
+	tcase_add_test(tc, says_when_housekeeping_is_done);
+	tcase_add_test(tc, two_threads_without_signals);
 	tcase_add_test(tc, status_names);
 }
 

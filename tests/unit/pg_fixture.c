@@ -125,11 +125,36 @@ new_conf(void)
 	log_set_level(LOG_ERR);
 }
 
+/* As the janitor does, before the first batch and after. */
+static enum store_status
+prepare(void)
+{
+	struct upkeep *u;
+	enum store_status st;
+
+	ck_assert_int_eq(upkeep_new(&conf, stop_fd, &u), 0);
+	st = upkeep_connect(u, &err);
+	if (st == STORE_OK)
+		st = upkeep_setup(u, &err);
+	if (st == STORE_OK)
+		(void)upkeep_maintain(u, COLLECTOR, 0, &err);
+	upkeep_free(u);
+	return st;
+}
+
+static enum store_status
+try_to_open(struct store **s)
+{
+	enum store_status st = prepare();
+
+	return st == STORE_OK ? store_open(&conf, stop_fd, s, &err) : st;
+}
+
 struct store *
 open_store(void)
 {
 	struct store *s = NULL;
-	enum store_status st = store_open(&conf, stop_fd, STORE_FOR_UPKEEP, &s, &err);
+	enum store_status st = try_to_open(&s);
 
 	ck_assert_msg(st == STORE_OK, "%s %s", err.sqlstate, err.text);
 	return s;
@@ -140,12 +165,26 @@ assert_not_opened(enum store_status expected, const char *sqlstate)
 {
 	struct store *s = NULL;
 
-	ck_assert_int_eq(store_open(&conf, stop_fd, STORE_FOR_UPKEEP, &s, &err), expected);
+	ck_assert_int_eq(try_to_open(&s), expected);
 	ck_assert_str_eq(err.sqlstate, sqlstate);
 	ck_assert_ptr_null(s);
 	ck_assert_uint_gt(strlen(err.text), 0);
 	if (expected == STORE_HOLD)
 		ck_assert_ptr_nonnull(err.hint);
+}
+
+struct upkeep *
+open_upkeep(void)
+{
+	struct upkeep *u;
+	enum store_status st;
+
+	ck_assert_int_eq(upkeep_new(&conf, stop_fd, &u), 0);
+	st = upkeep_connect(u, &err);
+	if (st == STORE_OK)
+		st = upkeep_setup(u, &err);
+	ck_assert_msg(st == STORE_OK, "%s %s", err.sqlstate, err.text);
+	return u;
 }
 
 /* ---- batches ---- */

@@ -45,7 +45,13 @@ const char *sql_in(const char *db, const char *format, ...) __attribute__((forma
 
 /* ---- the store ---- */
 
+/* A database that is made and looked after first, and then a connection for batches. */
 struct store *open_store(void);
+
+/* The janitor's connection, after upkeep_setup(). */
+struct upkeep *open_upkeep(void);
+
+/* open_store() comes to nothing. */
 void assert_not_opened(enum store_status expected, const char *sqlstate);
 
 /* ---- batches ---- */

@@ -23,6 +23,7 @@ static char path[128];
 static struct conf conf;
 static int stop_fd;
 static struct store *store;
+static struct upkeep *upkeep; /* the janitor's; connected while one of the functions below runs */
 static struct store_error err;
 static struct store_result result;
 
@@ -41,6 +42,7 @@ setup(void)
 	stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ck_assert_int_ge(stop_fd, 0);
 	store = NULL;
+	ck_assert_int_eq(upkeep_new(&conf, stop_fd, &upkeep), 0);
 }
 
 static inline void
@@ -49,15 +51,52 @@ teardown(void)
 	char command[128];
 
 	store_close(store);
+	upkeep_free(upkeep);
 	ck_assert_int_eq(close(stop_fd), 0);
 	(void)snprintf(command, sizeof(command), "rm -rf %s", scratch);
 	ck_assert_int_eq(system(command), 0);
 }
 
+/* As the janitor does it first. */
+static inline enum store_status
+set_up(struct upkeep *u, struct store_error *e)
+{
+	enum store_status status = upkeep_connect(u, e);
+
+	if (status == STORE_OK)
+		status = upkeep_setup(u, e);
+	upkeep_disconnect(u);
+	return status;
+}
+
 static inline enum store_status
 open_store(void)
 {
-	return store_open(&conf, stop_fd, STORE_FOR_UPKEEP, &store, &err);
+	enum store_status status = set_up(upkeep, &err);
+
+	return status == STORE_OK ? store_open(&conf, stop_fd, &store, &err) : status;
+}
+
+static inline enum store_status
+maintain(const char *collector, uint64_t floor)
+{
+	enum store_status status = upkeep_connect(upkeep, &err);
+
+	if (status == STORE_OK)
+		status = upkeep_maintain(upkeep, collector, floor, &err);
+	upkeep_disconnect(upkeep);
+	return status;
+}
+
+static inline enum store_status
+missing(const char *collector, uint64_t *numbers, size_t *n)
+{
+	enum store_status status = upkeep_connect(upkeep, &err);
+
+	if (status == STORE_OK)
+		status = upkeep_missing(upkeep, collector, numbers, n, &err);
+	upkeep_disconnect(upkeep);
+	return status;
 }
 
 static inline void

@@ -1,51 +1,108 @@
 /*
- * postgres.c - the store that is PostgreSQL: opening, and storing a batch.
+ * postgres.c - a writer's connection to PostgreSQL: it finds a table that is ready, and stores
+ * batches.
+ *
+ * How a batch is ordered, divided and encoded stands in batch/; who made the table, in setup/.
  */
+#include "store/store.h"
+
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/clock.h"
 #include "base/crash_point.h"
 #include "base/text.h"
+#include "log/log.h"
 #include "store/pg/batch/isolate.h"
+#include "store/pg/batch/pg_shape.h"
+#include "store/pg/link/pg_conn.h"
 #include "store/pg/link/pg_error.h"
-#include "store/pg/pg_store.h"
+#include "store/pg/link/pg_server.h"
 #include "store/pg/setup/pg_citus.h"
-#include "store/pg/setup/pg_database.h"
+#include "store/pg/setup/pg_columns.h"
+#include "store/pg/setup/pg_lock.h"
+#include "store/pg/setup/pg_migrate.h"
+#include "store/pg/setup/pg_timescaledb.h"
 
+#define SETTINGS_MAX (PG_SERVER_MAX + PG_GUARD_MAX + 512)
 #define LEDGER_MAX 512
+
+#define LOOK_MS 60000 /* operators add indexes and triggers */
+
+struct postgres {
+	struct store base;
+	const struct conf *conf; /* borrowed */
+	struct pg_conn c;
+	struct pg_server server;
+	struct pg_guard guard;
+	char settings[SETTINGS_MAX];
+	struct pg_shaper shaper;
+	uint64_t look_at_ms; /* when the table is looked at again */
+};
 
 /* ---- opening ---- */
 
+/*
+ * Reads the columns and composes the statements that each transaction starts with.  A commit is
+ * what lets us forget a batch: it must be on the server's disk, even where somebody
+ * has switched synchronous_commit off.
+ */
 static enum store_status
-connect_or_create(struct postgres *p, struct store_error *err)
+read_columns(struct postgres *p, struct store_error *err)
 {
-	char missing[64] = "";
-	enum store_status st = pg_connect(&p->c, p->conf, NULL, missing, err);
+	enum store_status st = pg_columns_read(&p->c, &p->guard, err);
 
-	if (st != STORE_HOLD || strcmp(err->sqlstate, "3D000") != 0 || !p->conf->database.create)
-		return st;
-	st = pg_database_create(p->c.stop_fd, p->conf, missing, err);
-	return st == STORE_OK ? pg_connect(&p->c, p->conf, NULL, missing, err) : st;
+	if (st == STORE_OK)
+		(void)snprintf(p->settings, sizeof(p->settings),
+			       "SET LOCAL lock_timeout = '10s';" PG_NO_STATEMENT_TIMEOUT
+			       "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)"
+			       " WHERE pg_catalog.current_setting('synchronous_commit') = 'off';"
+			       "%s%s",
+			       p->server.same, p->guard.sql);
+	return st;
 }
 
+/* What has to be known of the table again and again. */
 static enum store_status
-connect_for(struct postgres *p, enum store_use use, struct store_error *err)
+look(struct postgres *p, struct store_error *err)
 {
-	enum store_status st;
+	enum store_status st = pg_citus_distributed(&p->c, &p->c.distributed, err);
 
-	switch (use) {
-	case STORE_FOR_BATCHES:
-		st = pg_connect(&p->c, p->conf, NULL, NULL, err);
-		err->unprepared = st == STORE_HOLD && pg_is_unprepared(err);
-		return st == STORE_OK ? pg_verify(p, err) : st;
-	case STORE_FOR_UPKEEP:
-		st = connect_or_create(p, err);
-		return st == STORE_OK ? pg_prepare(p, err) : st;
-	case STORE_FOR_CLAIMS:
-		break;
-	}
-	return pg_connect(&p->c, p->conf, NULL, NULL, err);
+	if (st == STORE_OK)
+		st = pg_shaper_refresh(&p->shaper, &p->c, err);
+	if (st == STORE_OK)
+		p->look_at_ms = clock_ms() + LOOK_MS;
+	return st;
+}
+
+/* By reading alone.  What is missing the janitor makes. */
+static enum store_status
+prepare(struct postgres *p, struct store_error *err)
+{
+	char timescaledb[PG_VERSION_MAX] = "", citus[PG_VERSION_MAX] = "";
+	enum store_status st = pg_server_check(&p->c, err);
+
+	if (st == STORE_OK)
+		st = pg_migrate_look(&p->c, "postgresql", err);
+	if (st == STORE_OK)
+		st = pg_server_know(&p->c, p->conf, &p->server, err);
+	if (st == STORE_OK)
+		st = read_columns(p, err);
+	if (st == STORE_OK)
+		st = pg_citus_look(&p->c, p->conf, citus, err);
+	if (st == STORE_OK && !*citus)
+		st = pg_timescaledb_look(&p->c, p->conf, timescaledb, err);
+	if (st == STORE_OK)
+		st = look(p, err);
+	if (st == STORE_OK)
+		log_event(LOG_INFO, "database_connected",
+			  LOG_STR("server_version", PQparameterStatus(p->c.pg, "server_version")),
+			  LOG_STR("timescaledb_version", *timescaledb ? timescaledb : NULL),
+			  LOG_STR("citus_version", *citus ? citus : NULL));
+	return st;
 }
 
 static void
@@ -59,8 +116,7 @@ postgres_close(struct store *store)
 }
 
 static enum store_status
-postgres_open(const struct conf *conf, int stop_fd, enum store_use use, struct store **ret,
-	      struct store_error *err)
+postgres_open(const struct conf *conf, int stop_fd, struct store **ret, struct store_error *err)
 {
 	struct postgres *p = calloc(1, sizeof(*p));
 	enum store_status st;
@@ -71,7 +127,9 @@ postgres_open(const struct conf *conf, int stop_fd, enum store_use use, struct s
 	p->conf = conf;
 	p->c.stop_fd = stop_fd;
 	pg_shaper_init(&p->shaper, conf);
-	st = connect_for(p, use, err);
+	st = pg_connect(&p->c, conf, NULL, NULL, err);
+	if (st == STORE_OK)
+		st = prepare(p, err);
 	if (st == STORE_OK)
 		*ret = &p->base;
 	else
@@ -81,20 +139,30 @@ postgres_open(const struct conf *conf, int stop_fd, enum store_use use, struct s
 
 /* ---- storing a batch ---- */
 
+/* Then there is nothing to escape in it. */
+static void
+assert_uuid(const char *collector)
+{
+	assert(strspn(collector, "0123456789abcdefABCDEF-") == strlen(collector));
+}
+
 /* The statement that claims the ledger's row. */
 static void
 ledger_sql(char sql[LEDGER_MAX], const struct batch_view *b)
 {
-	char min[TEXT_VALUE_MAX], max[TEXT_VALUE_MAX], until[TEXT_VALUE_MAX];
+	char min[TEXT_VALUE_MAX], max[TEXT_VALUE_MAX], time[TEXT_VALUE_MAX];
+	char until[TEXT_VALUE_MAX + 2] = "NULL";
 
-	pg_assert_uuid(b->collector);
+	assert_uuid(b->collector);
 	(void)text_time(min, b->min_us);
 	(void)text_time(max, b->max_us);
-	(void)text_time(until, b->complete_until_us);
+	(void)text_time(time, b->complete_until_us);
+	if (b->complete_until_us)
+		(void)snprintf(until, sizeof(until), "'%s'", time);
 	(void)snprintf(sql, LEDGER_MAX,
 		       "INSERT INTO metric_collectord.batches"
 		       " (collector, batch, rows, bytes, min_time, max_time, complete_until)"
-		       " VALUES ('%s', %" PRIu64 ", %" PRIu64 ", %zu, '%s', '%s', '%s')",
+		       " VALUES ('%s', %" PRIu64 ", %" PRIu64 ", %zu, '%s', '%s', %s)",
 		       b->collector, b->number, b->rows, b->bytes, min, max, until);
 }
 
@@ -120,7 +188,7 @@ static enum store_status
 put_whole(struct postgres *p, const struct pg_shape *shape, const char *ledger,
 	  struct store_error *err)
 {
-	char sql[PG_SETTINGS_MAX + sizeof(PG_SHAPE_DIRECT) + LEDGER_MAX + sizeof(PG_COPY) + 32];
+	char sql[SETTINGS_MAX + sizeof(PG_SHAPE_DIRECT) + LEDGER_MAX + sizeof(PG_COPY) + 32];
 	enum store_status st;
 	struct copy rows;
 
@@ -165,7 +233,7 @@ put_refused(struct postgres *p, const struct pg_shape *shape, const char *ledger
 	    uint64_t *rejected, struct store_error *err)
 {
 	const struct pg_guard before = p->guard;
-	enum store_status st = pg_read_columns(p, err);
+	enum store_status st = read_columns(p, err);
 
 	if (st != STORE_OK)
 		return st;
@@ -249,24 +317,6 @@ settle(struct postgres *p, const struct batch_view *b, struct store_result *ret,
 	return STORE_OK;
 }
 
-static void
-postgres_look_again(struct store *store)
-{
-	((struct postgres *)store)->look_again = true;
-}
-
-/* What others may have made of the table since then: operators, the janitor. */
-static enum store_status
-look(struct postgres *p, struct store_error *err)
-{
-	enum store_status st = pg_citus_distributed(&p->c, &p->c.distributed, err);
-
-	if (st == STORE_OK)
-		st = pg_shaper_refresh(&p->shaper, &p->c, err);
-	p->look_again = st != STORE_OK;
-	return st;
-}
-
 static enum store_status
 postgres_put(struct store *store, const struct batch_view *b, struct store_result *ret,
 	     struct store_error *err)
@@ -278,9 +328,11 @@ postgres_put(struct store *store, const struct batch_view *b, struct store_resul
 	enum store_status st;
 
 	ledger_sql(ledger, b);
-	st = p->look_again ? look(p, err) : STORE_OK;
-	if (st != STORE_OK)
-		return st;
+	if (clock_ms() >= p->look_at_ms) {
+		st = look(p, err);
+		if (st != STORE_OK)
+			return st;
+	}
 	st = pg_shape(&p->shaper, &p->c, b, &shape, err);
 	if (st == STORE_OK)
 		st = put_shaped(p, &shape, ledger, &rejected, err);
@@ -291,19 +343,35 @@ postgres_put(struct store *store, const struct batch_view *b, struct store_resul
 		pg_rollback(&p->c, err);
 	if (st != STORE_OK && is_repeated(p) && !err->reconnect)
 		return settle(p, b, ret, err);
-	err->unprepared = st != STORE_OK && pg_is_unprepared(err);
 	if (st == STORE_OK)
 		*ret = (struct store_result){
 		    .stored = b->rows - rejected, .rejected = rejected, .direct = shape.direct};
 	return st;
 }
 
+/* ---- without a batch ---- */
+
+static enum store_status
+postgres_check(struct store *store, struct store_error *err)
+{
+	struct postgres *p = (struct postgres *)store;
+	char sql[SETTINGS_MAX + 128];
+	enum store_status st;
+
+	(void)snprintf(sql, sizeof(sql),
+		       "BEGIN;%s;SELECT FROM metric_collectord.batches LIMIT 0;ROLLBACK",
+		       p->settings);
+	st = pg_query(&p->c, sql, NULL, err);
+	if (st != STORE_OK) {
+		pg_rollback(&p->c, err);
+		return st;
+	}
+	return look(p, err);
+}
+
 const struct store_ops postgres_store_ops = {
     .open = postgres_open,
     .close = postgres_close,
     .put = postgres_put,
-    .look_again = postgres_look_again,
-    .maintain = pg_maintain,
-    .claim = pg_claim,
-    .missing = pg_missing,
+    .check = postgres_check,
 };

@@ -57,7 +57,7 @@ ledger_insert(struct sqlite_db *s, const struct batch_view *b, bool *repeated,
 	bind_time(st, 5, &min, b->min_us);
 	bind_time(st, 6, &max, b->max_us);
 	bind_time(st, 7, &now, clock_real_us());
-	rc = sqlite_db_run(s, ST_LEDGER);
+	rc = sqlite_db_execute(s, ST_LEDGER);
 	*repeated = rc == SQLITE_CONSTRAINT_PRIMARYKEY || rc == SQLITE_CONSTRAINT_UNIQUE;
 	return rc == SQLITE_OK || *repeated ? STORE_OK : sqlite_db_fail(s, rc, err);
 }
@@ -141,7 +141,7 @@ reject_row(struct sqlite_db *s, const struct batch_view *b, const struct frame *
 	bind_text(st, 6, b->collector, strlen(b->collector));
 	bind_u64(st, 7, b->number);
 	bind_time(st, 8, &now, clock_real_us());
-	rc = sqlite_db_run(s, ST_REJECT);
+	rc = sqlite_db_execute(s, ST_REJECT);
 	if (rc != SQLITE_OK)
 		return sqlite_db_fail(s, rc, err);
 	log_event_limited(LOG_WARNING, "row_rejected", "row_rejected",
@@ -168,7 +168,7 @@ insert_rows(struct sqlite_db *s, const struct batch_view *b, struct store_result
 		bind_time(st, 1, &t, f.time_us);
 		bind_text(st, 2, f.name, f.name_len);
 		(void)sqlite3_bind_double(st, 3, f.value); /* NaN becomes NULL */
-		rc = sqlite_db_run(s, ST_METRIC);
+		rc = sqlite_db_execute(s, ST_METRIC);
 		if (rc == SQLITE_OK) {
 			ret->stored++;
 			continue;
@@ -193,7 +193,7 @@ ledger_count(struct sqlite_db *s, const struct batch_view *b, const struct store
 	bind_batch(st, b->collector, b->number);
 	bind_u64(st, 3, res->stored);
 	bind_u64(st, 4, res->rejected);
-	rc = sqlite_db_run(s, ST_LEDGER_COUNT);
+	rc = sqlite_db_execute(s, ST_LEDGER_COUNT);
 	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);
 }
 
@@ -245,46 +245,17 @@ sqlite_put(struct store *base, const struct batch_view *b, struct store_result *
 	return status;
 }
 
-/* ---- the ledger at other times ---- */
+/* ---- without a batch ---- */
 
+/* May it be written to now? */
 static enum store_status
-sqlite_maintain(struct store *base, const char *collector, uint64_t floor, struct store_error *err)
+sqlite_check(struct store *base, struct store_error *err)
 {
 	struct sqlite_db *s = &sqlite_of(base)->db;
-	sqlite3_stmt *st = s->st[ST_LEDGER_SETTLE];
-	uint64_t now_us = clock_real_us();
-	uint64_t keep_us = s->conf->ledger_keep_ms * 1000;
-	struct iso_time before = ISO_TIME_NONE;
-	int rc;
+	enum store_status status = sqlite_db_begin(s, err);
 
-	bind_batch(st, collector, floor < INT64_MAX ? floor : INT64_MAX);
-	bind_time(st, 3, &before, now_us > keep_us ? now_us - keep_us : 0);
-	rc = sqlite_db_run(s, ST_LEDGER_SETTLE);
-	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);
-}
-
-static enum store_status
-sqlite_missing(struct store *base, const char *collector, uint64_t *numbers, size_t *n,
-	       struct store_error *err)
-{
-	struct sqlite_db *s = &sqlite_of(base)->db;
-	sqlite3_stmt *st = s->st[ST_LEDGER_HAS];
-	size_t missing = 0;
-
-	for (size_t i = 0; i < *n; i++) {
-		bool held;
-		int rc;
-
-		bind_batch(st, collector, numbers[i]);
-		held = sqlite3_step(st) == SQLITE_ROW;
-		rc = sqlite3_reset(st);
-		if (rc != SQLITE_OK)
-			return sqlite_db_fail(s, rc, err);
-		if (!held)
-			numbers[missing++] = numbers[i];
-	}
-	*n = missing;
-	return STORE_OK;
+	sqlite_db_roll_back(s, err);
+	return status;
 }
 
 /* ---- opening ---- */
@@ -299,8 +270,7 @@ sqlite_close(struct store *base)
 }
 
 static enum store_status
-sqlite_open(const struct conf *conf, int stop_fd, enum store_use use, struct store **ret,
-	    struct store_error *err)
+sqlite_open(const struct conf *conf, int stop_fd, struct store **ret, struct store_error *err)
 {
 	struct sqlite_store *s = calloc(1, sizeof(*s));
 	enum store_status status;
@@ -311,14 +281,15 @@ sqlite_open(const struct conf *conf, int stop_fd, enum store_use use, struct sto
 		return STORE_RETRY;
 	}
 	s->base.ops = &sqlite_store_ops;
-	status = sqlite_db_open(&s->db, &conf->database, stop_fd, err);
+	status = sqlite_db_open(&s->db, &conf->database, stop_fd, false, err);
+	if (status == STORE_OK)
+		status = sqlite_db_prepare(&s->db, err);
 	if (status != STORE_OK) {
 		sqlite_close(&s->base);
 		return status;
 	}
 	(void)snprintf(version, sizeof(version), "SQLite %s", sqlite3_libversion());
-	if (use == STORE_FOR_BATCHES)
-		log_event(LOG_INFO, "database_connected", LOG_STR("server_version", version));
+	log_event(LOG_INFO, "database_connected", LOG_STR("server_version", version));
 	*ret = &s->base;
 	return STORE_OK;
 }
@@ -327,6 +298,5 @@ const struct store_ops sqlite_store_ops = {
     .open = sqlite_open,
     .close = sqlite_close,
     .put = sqlite_put,
-    .maintain = sqlite_maintain,
-    .missing = sqlite_missing,
+    .check = sqlite_check,
 };

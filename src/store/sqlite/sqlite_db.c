@@ -35,8 +35,11 @@ static const char *const statement_sql[ST_COUNT] = {
 		      "max_time >= ?5 FROM metric_collectord_batches "
 		      "WHERE collector = ?1 AND batch = ?2",
     [ST_LEDGER_HAS] = "SELECT 1 FROM metric_collectord_batches WHERE collector = ?1 AND batch = ?2",
+    [ST_LEDGER_OLD] =
+	"SELECT max(batch) FROM (SELECT batch FROM metric_collectord_batches "
+	"WHERE collector = ?1 AND batch < ?2 AND stored_at < ?3 ORDER BY batch LIMIT ?4)",
     [ST_LEDGER_SETTLE] = "DELETE FROM metric_collectord_batches "
-			 "WHERE collector = ?1 AND batch < ?2 AND stored_at < ?3",
+			 "WHERE collector = ?1 AND batch <= ?2 AND stored_at < ?3",
     [ST_METRIC] = "INSERT INTO metrics (time, metric_name, value) VALUES (?1, ?2, ?3)",
     [ST_REJECT] = "INSERT INTO metric_collectord_rejected (time, name, value, reason, error, "
 		  "collector, batch, rejected_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -95,6 +98,7 @@ static const struct error_class {
 	enum store_status status;
 	bool reconnect;
 	const char *hint;
+	bool setup; /* the schema may be missing */
 } error_classes[] = {
     {SQLITE_BUSY, STORE_RETRY, false, "another process is writing to the database file"},
     {SQLITE_LOCKED, STORE_RETRY, false, "another process is writing to the database file"},
@@ -113,8 +117,8 @@ static const struct error_class {
     {SQLITE_NOTADB, STORE_HOLD, true,
      "database.uri names a file that is not an SQLite database: "
      "choose another name, or move the file away"},
-    {SQLITE_SCHEMA, STORE_HOLD, true, HINT_TABLE},
-    {SQLITE_ERROR, STORE_HOLD, true, HINT_TABLE},
+    {SQLITE_SCHEMA, STORE_HOLD, true, HINT_TABLE, true},
+    {SQLITE_ERROR, STORE_HOLD, true, HINT_TABLE, true},
     {SQLITE_CONSTRAINT, STORE_HOLD, true, HINT_TABLE},
 };
 
@@ -149,6 +153,7 @@ sqlite_db_fail(const struct sqlite_db *s, int rc, struct store_error *err)
 		return STORE_STOPPED;
 	err->hint = c->hint;
 	err->reconnect = c->reconnect;
+	err->setup = c->setup;
 	if ((rc & 0xff) == SQLITE_CANTOPEN && s->db &&
 	    errno_needs_operator(sqlite3_system_errno(s->db)))
 		return STORE_HOLD;
@@ -203,7 +208,7 @@ bind_u64(sqlite3_stmt *st, int i, uint64_t v)
 }
 
 int
-sqlite_db_run(struct sqlite_db *s, enum sqlite_statement which)
+sqlite_db_execute(struct sqlite_db *s, enum sqlite_statement which)
 {
 	(void)sqlite3_step(s->st[which]);
 	return sqlite3_reset(s->st[which]);
@@ -213,7 +218,7 @@ void
 sqlite_db_roll_back(struct sqlite_db *s, struct store_error *err)
 {
 	/* SQLite may have done it already, after FULL, IOERR or an interruption. */
-	if (!sqlite3_get_autocommit(s->db) && sqlite_db_run(s, ST_ROLLBACK) != SQLITE_OK)
+	if (!sqlite3_get_autocommit(s->db) && sqlite_db_execute(s, ST_ROLLBACK) != SQLITE_OK)
 		err->reconnect = true;
 }
 
@@ -235,7 +240,7 @@ check_moved(struct sqlite_db *s, struct store_error *err)
 enum store_status
 sqlite_db_begin(struct sqlite_db *s, struct store_error *err)
 {
-	int rc = sqlite_db_run(s, ST_BEGIN);
+	int rc = sqlite_db_execute(s, ST_BEGIN);
 
 	return rc == SQLITE_OK ? check_moved(s, err) : sqlite_db_fail(s, rc, err);
 }
@@ -248,7 +253,7 @@ sqlite_db_commit(struct sqlite_db *s, struct store_error *err)
 
 	if (status != STORE_OK)
 		return status;
-	rc = sqlite_db_run(s, ST_COMMIT);
+	rc = sqlite_db_execute(s, ST_COMMIT);
 	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);
 }
 
@@ -281,7 +286,7 @@ make_directory(const char *dir)
 
 /* SQLite makes a missing file, but not its directory, and says only "unable to open". */
 static enum store_status
-prepare_path(const struct conf_database *conf, struct store_error *err)
+prepare_path(const struct conf_database *conf, bool make, struct store_error *err)
 {
 	struct stat sb;
 	char *dir;
@@ -290,9 +295,10 @@ prepare_path(const struct conf_database *conf, struct store_error *err)
 
 	if (stat(conf->path, &sb) == 0 || errno != ENOENT)
 		return STORE_OK;
-	if (!conf->create) {
+	if (!make || !conf->create) {
 		(void)snprintf(err->text, sizeof(err->text), "%s: no such file", conf->path);
 		err->hint = "make the database, or set database.create = true";
+		err->setup = true;
 		return STORE_HOLD;
 	}
 	dir = strdup(conf->path);
@@ -423,37 +429,32 @@ static const char settings[] = "PRAGMA journal_mode = WAL;"
 			       "PRAGMA journal_size_limit = 67108864;";
 
 static int
-prepare(struct sqlite_db *s)
+prepare_all(struct sqlite_db *s)
 {
 	int rc = SQLITE_OK;
 
 	for (int i = 0; i < ST_COUNT && rc == SQLITE_OK; i++)
-		rc = sqlite3_prepare_v3(s->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-					&s->st[i], NULL);
+		if (!s->st[i])
+			rc = sqlite3_prepare_v3(s->db, statement_sql[i], -1,
+						SQLITE_PREPARE_PERSISTENT, &s->st[i], NULL);
 	return rc;
 }
 
 static int
-connect_file(struct sqlite_db *s)
+connect_file(struct sqlite_db *s, bool make)
 {
-	const struct conf_database *conf = s->conf;
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX;
 	int rc;
 
-	if (conf->create)
+	if (make && s->conf->create)
 		flags |= SQLITE_OPEN_CREATE;
-	rc = sqlite3_open_v2(conf->path, &s->db, flags, NULL);
+	rc = sqlite3_open_v2(s->conf->path, &s->db, flags, NULL);
 	if (rc != SQLITE_OK)
 		return s->db ? sqlite3_extended_errcode(s->db) : rc;
 	(void)sqlite3_extended_result_codes(s->db, 1);
 	(void)sqlite3_busy_handler(s->db, on_busy, s);
 	sqlite3_progress_handler(s->db, PROGRESS_OPS, on_progress, s);
-	rc = sqlite3_exec(s->db, settings, NULL, NULL, NULL);
-	if (rc == SQLITE_OK && conf->migrate)
-		rc = migrate(s->db);
-	if (rc == SQLITE_OK)
-		rc = prepare(s);
-	return rc;
+	return sqlite3_exec(s->db, settings, NULL, NULL, NULL);
 }
 
 void
@@ -462,10 +463,11 @@ sqlite_db_close(struct sqlite_db *s)
 	for (int i = 0; i < ST_COUNT; i++)
 		(void)sqlite3_finalize(s->st[i]);
 	(void)sqlite3_close(s->db);
+	*s = (struct sqlite_db){.db = NULL};
 }
 
 enum store_status
-sqlite_db_open(struct sqlite_db *s, const struct conf_database *conf, int stop_fd,
+sqlite_db_open(struct sqlite_db *s, const struct conf_database *conf, int stop_fd, bool make,
 	       struct store_error *err)
 {
 	enum store_status status;
@@ -473,10 +475,10 @@ sqlite_db_open(struct sqlite_db *s, const struct conf_database *conf, int stop_f
 
 	*s = (struct sqlite_db){.conf = conf, .stop_fd = stop_fd};
 	err->reconnect = true; /* there is no connection */
-	status = prepare_path(conf, err);
+	status = prepare_path(conf, make, err);
 	if (status != STORE_OK)
 		return status;
-	rc = connect_file(s);
+	rc = connect_file(s, make);
 	if (rc != SQLITE_OK)
 		return sqlite_db_fail(s, rc, err);
 	/* SQLite falls back to reading only, and would tell at the first INSERT. */
@@ -487,4 +489,31 @@ sqlite_db_open(struct sqlite_db *s, const struct conf_database *conf, int stop_f
 	}
 	err->reconnect = false;
 	return STORE_OK;
+}
+
+enum store_status
+sqlite_db_migrate(struct sqlite_db *s, struct store_error *err)
+{
+	int rc = s->conf->migrate ? migrate(s->db) : SQLITE_OK;
+
+	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);
+}
+
+enum store_status
+sqlite_db_prepare(struct sqlite_db *s, struct store_error *err)
+{
+	unsigned version = 0;
+	int rc = schema_version(s->db, &version);
+
+	if (rc == SQLITE_OK && s->conf->migrate && migration_next(FLAVOUR, version)) {
+		(void)snprintf(err->text, sizeof(err->text), "%s: a migration is not applied",
+			       s->conf->path);
+		err->hint = HINT_TABLE;
+		err->reconnect = true;
+		err->setup = true;
+		return STORE_HOLD;
+	}
+	if (rc == SQLITE_OK)
+		rc = prepare_all(s);
+	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);
 }

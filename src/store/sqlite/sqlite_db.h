@@ -1,8 +1,8 @@
 /*
  * sqlite_db.h - the embedded store's connection: opening, schema, statements, errors.
  *
- * Beneath sqlite.c, and used by it alone.  No call waits for other processes' locks for longer than
- * database.connect_timeout, or once stop_fd is readable.
+ * Beneath sqlite.c and sqlite_upkeep.c, and used by them alone.  No call waits for other processes'
+ * locks for longer than database.connect_timeout, or once stop_fd is readable.
  */
 #pragma once
 
@@ -18,11 +18,13 @@ enum sqlite_statement {
 	ST_BEGIN,
 	ST_COMMIT,
 	ST_ROLLBACK,
-	ST_LEDGER,        /* collector, batch, rows, bytes, min_time, max_time, stored_at */
-	ST_LEDGER_COUNT,  /* collector, batch, rows, rejected */
-	ST_LEDGER_FIT,    /* collector, batch, rows, min_time, max_time -> rows, rejected, fits */
-	ST_LEDGER_HAS,    /* collector, batch -> a row, or none */
-	ST_LEDGER_SETTLE, /* collector, below batch, before stored_at */
+	ST_LEDGER,       /* collector, batch, rows, bytes, min_time, max_time, stored_at */
+	ST_LEDGER_COUNT, /* collector, batch, rows, rejected */
+	ST_LEDGER_FIT,   /* collector, batch, rows, min_time, max_time -> rows, rejected, fits */
+	ST_LEDGER_HAS,   /* collector, batch -> a row, or none */
+	ST_LEDGER_OLD, /* collector, below batch, before stored_at, n -> the greatest of the first n
+			*/
+	ST_LEDGER_SETTLE, /* collector, up to batch, before stored_at */
 	ST_METRIC,        /* time, metric_name, value */
 	ST_REJECT,        /* time, name, value, reason, error, collector, batch, rejected_at */
 	ST_COUNT,
@@ -34,19 +36,31 @@ struct sqlite_db {
 	sqlite3 *db;
 	sqlite3_stmt *st[ST_COUNT];
 	uint64_t busy_until_ms;
-	bool stopped; /* stop_fd was readable while a statement waited or ran */
+	bool stopped; /* stop_fd was readable while a statement waited or was under way */
 };
 
-/* Opens the file, or makes it; applies migrations. After any outcome sqlite_db_close() is due. */
+/*
+ * Opens the file; with make, creates it where it is missing and database.create lets us, and else
+ * that is STORE_HOLD, err->setup.  After any outcome sqlite_db_close() is due.
+ */
 enum store_status sqlite_db_open(struct sqlite_db *s, const struct conf_database *conf, int stop_fd,
-				 struct store_error *err);
-void sqlite_db_close(struct sqlite_db *s);
+				 bool make, struct store_error *err);
+void sqlite_db_close(struct sqlite_db *s); /* a zeroed one is fine; leaves it so */
+
+/* Applies migrations, if database.migrate lets us. */
+enum store_status sqlite_db_migrate(struct sqlite_db *s, struct store_error *err);
+
+/*
+ * Prepares the statements, before the first of them: STORE_HOLD, err->setup, where the tables are
+ * not what they need, or a migration that may be applied has not been.
+ */
+enum store_status sqlite_db_prepare(struct sqlite_db *s, struct store_error *err);
 
 /* Puts the connection's last error, of code rc, into err and says how to go on. */
 enum store_status sqlite_db_fail(const struct sqlite_db *s, int rc, struct store_error *err);
 
-/* Runs a statement that gives no rows.  SQLITE_OK, or the extended code. */
-int sqlite_db_run(struct sqlite_db *s, enum sqlite_statement which);
+/* Executes a statement that gives no rows.  SQLITE_OK, or the extended code. */
+int sqlite_db_execute(struct sqlite_db *s, enum sqlite_statement which);
 
 /* Takes the write lock. */
 enum store_status sqlite_db_begin(struct sqlite_db *s, struct store_error *err);
@@ -55,11 +69,12 @@ enum store_status sqlite_db_commit(struct sqlite_db *s, struct store_error *err)
 /* Ends a transaction, if there is one still; sets err->reconnect where it does not end. */
 void sqlite_db_roll_back(struct sqlite_db *s, struct store_error *err);
 
-/* ---- binding: texts are borrowed until the statement has run ---- */
+/* ---- binding: texts are borrowed until the statement has been executed ---- */
 
 #define ISO_TIME_LEN 27 /* 2026-01-31T09:30:00.123456Z */
 
-/* Rows come in runs of the same day, so the date is made once for a run. */
+/* Most rows are of the same day as the row before them, so the date is made once for all of them.
+ */
 struct iso_time {
 	uint64_t day;            /* since 1970, whose date stands in text; UINT64_MAX: none */
 	char text[ISO_TIME_LEN]; /* not terminated */

@@ -145,6 +145,19 @@ put_tidy(struct text *t, const char *s)
 	}
 }
 
+/* The database, the schema, a table, a column, or the type that a column had. */
+static bool
+is_missing(const char *sqlstate)
+{
+	static const char *const missing[] = {"3D000", "3F000", "42P01", "42703", "42804"};
+	size_t i;
+
+	for (i = 0; i < COUNT(missing); i++)
+		if (strcmp(sqlstate, missing[i]) == 0)
+			return true;
+	return false;
+}
+
 enum store_status
 pg_error_set(struct store_error *err, const char *sqlstate, const char *text, const char *detail,
 	     bool connected)
@@ -167,6 +180,7 @@ pg_error_set(struct store_error *err, const char *sqlstate, const char *text, co
 	memcpy(err->sqlstate, sqlstate, strlen(sqlstate) + 1);
 	err->hint = pg_error_hint(sqlstate);
 	err->reconnect = !connected || pg_error_reconnect(sqlstate);
+	err->setup = is_missing(sqlstate);
 	err->batch_only = starts_with(sqlstate, "55P03") || starts_with(sqlstate, "40");
 	return pg_error_class(sqlstate) == PG_RETRY ? STORE_RETRY : STORE_HOLD;
 }
@@ -185,6 +199,7 @@ refuse(struct store_error *err, const char *sqlstate, const char *hint)
 {
 	memcpy(err->sqlstate, sqlstate, SQLSTATE_LEN + 1);
 	err->hint = hint ? hint : pg_error_hint(sqlstate);
+	err->setup = is_missing(sqlstate);
 	return STORE_HOLD;
 }
 

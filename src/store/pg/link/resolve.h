@@ -2,7 +2,7 @@
  * resolve.h - names of hosts to addresses, without being stuck on a name server.
  *
  * getaddrinfo() can neither be interrupted nor given a deadline, and libpq calls it while it
- * connects.  So it runs in a thread of its own, which is left behind when it takes too long
+ * connects.  So it has a thread of its own, which is left behind when it takes too long
  * and ends when its name server has been given up by the C library.
  */
 #pragma once

@@ -172,3 +172,21 @@ pg_citus_distribute(struct pg_conn *c, const struct conf *conf, char version[PG_
 			       LOG_STR("found", d.column));
 	return STORE_OK;
 }
+
+enum store_status
+pg_citus_look(struct pg_conn *c, const struct conf *conf, char version[PG_VERSION_MAX],
+	      struct store_error *err)
+{
+	enum store_status st = pg_citus_find(c, conf, version, err);
+
+	if (st == STORE_OK)
+		st = pg_citus_distributed(c, &c->distributed, err);
+	if (st != STORE_OK || c->distributed)
+		return st;
+	version[0] = '\0';
+	if (conf->database.citus != CONF_REQUIRE)
+		return STORE_OK;
+	st = absent(err, "metrics is not distributed", NULL);
+	err->setup = true;
+	return st;
+}

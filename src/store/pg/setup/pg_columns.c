@@ -26,7 +26,7 @@ static const char guard_format[] =
     " AND (attname, atttypid) IN (" GUARD_ROW ", " GUARD_ROW ", " GUARD_ROW ")";
 
 enum store_status
-pg_columns(struct pg_conn *c, struct pg_guard *ret, struct store_error *err)
+pg_columns_read(struct pg_conn *c, struct pg_guard *ret, struct store_error *err)
 {
 	PGresult *r = NULL;
 	enum store_status st = pg_query(c, columns_sql, &r, err);

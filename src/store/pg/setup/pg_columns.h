@@ -1,5 +1,5 @@
 /*
- * pg_columns.h - is metrics what a binary COPY needs, and does it stay so?
+ * pg_columns.h - does metrics have the columns that COPY needs, and has it still?
  */
 #pragma once
 
@@ -16,4 +16,4 @@ struct pg_guard {
 };
 
 /* Checks that metrics is what COPY needs (STORE_HOLD if not) and writes the guard. */
-enum store_status pg_columns(struct pg_conn *c, struct pg_guard *ret, struct store_error *err);
+enum store_status pg_columns_read(struct pg_conn *c, struct pg_guard *ret, struct store_error *err);

@@ -1,17 +1,24 @@
 #include "store/pg/setup/pg_lock.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 /* Any number that nobody else takes: "mcollect". */
 #define LOCK_KEY "7882266284294234996"
 
 enum store_status
-pg_lock_begin(struct pg_conn *c, struct store_error *err)
+pg_lock_begin(struct pg_conn *c, uint64_t wait_ms, struct store_error *err)
 {
+	char sql[384];
+
 	/* READ COMMITTED: what follows must see what the last holder of the lock did */
-	return pg_query(c,
-			"BEGIN ISOLATION LEVEL READ COMMITTED;" PG_NO_STATEMENT_TIMEOUT
-			"SET LOCAL lock_timeout = 0;"
-			"SELECT pg_catalog.pg_advisory_xact_lock(" LOCK_KEY ")",
-			NULL, err);
+	(void)snprintf(sql, sizeof(sql),
+		       "BEGIN ISOLATION LEVEL READ COMMITTED;" PG_NO_STATEMENT_TIMEOUT
+		       "SET LOCAL lock_timeout = %" PRIu64 ";"
+		       "SELECT pg_catalog.pg_advisory_xact_lock(" LOCK_KEY ");"
+		       "SET LOCAL lock_timeout = %d",
+		       wait_ms, wait_ms == PG_LOCK_NO_LIMIT ? 0 : PG_LOCK_TABLE_MS);
+	return pg_query(c, sql, NULL, err);
 }
 
 enum store_status

@@ -127,7 +127,7 @@ apply_next(struct pg_conn *c, const struct conf *conf, const char *flavour,
 	   const struct migration_file **ret, struct store_error *err)
 {
 	const struct migration_file *m = NULL;
-	enum store_status st = pg_lock_begin(c, err);
+	enum store_status st = pg_lock_begin(c, PG_LOCK_NO_LIMIT, err);
 
 	if (st == STORE_OK)
 		st = find_missing(c, flavour, &m, err);
@@ -141,6 +141,28 @@ apply_next(struct pg_conn *c, const struct conf *conf, const char *flavour,
 	return st;
 }
 
+static enum store_status
+not_applied(const struct migration_file *m, struct store_error *err)
+{
+	char text[128];
+
+	(void)snprintf(text, sizeof(text), "migration %s/%03u-%s is not applied", m->flavour,
+		       m->version, m->name);
+	(void)pg_error_set(err, "", text, NULL, true);
+	err->hint = "set database.migrate = true, or start a collector once that may migrate";
+	err->setup = true;
+	return STORE_HOLD;
+}
+
+enum store_status
+pg_migrate_look(struct pg_conn *c, const char *flavour, struct store_error *err)
+{
+	const struct migration_file *m;
+	enum store_status st = find_missing(c, flavour, &m, err);
+
+	return st == STORE_OK && m ? not_applied(m, err) : st;
+}
+
 enum store_status
 pg_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour, bool *applied,
 	   struct store_error *err)
@@ -151,16 +173,8 @@ pg_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour, bool
 	if (applied)
 		*applied = false;
 	while (st == STORE_OK && m) {
-		if (!conf->database.migrate) {
-			char text[128];
-
-			(void)snprintf(text, sizeof(text), "migration %s/%03u-%s is not applied",
-				       m->flavour, m->version, m->name);
-			(void)pg_error_set(err, "", text, NULL, true);
-			err->hint = "set database.migrate = true, or start a collector once "
-				    "that may migrate";
-			return STORE_HOLD;
-		}
+		if (!conf->database.migrate)
+			return not_applied(m, err);
 		st = apply_next(c, conf, flavour, &m, err);
 		if (st != STORE_OK || !m)
 			continue;
@@ -172,23 +186,12 @@ pg_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour, bool
 	return st == STORE_OK ? compare_applied(c, flavour, err) : st;
 }
 
-enum store_status
-pg_migrate_look(struct pg_conn *c, const char *flavour, bool *missing, struct store_error *err)
-{
-	const struct migration_file *m = NULL;
-	enum store_status st = find_missing(c, flavour, &m, err);
-
-	if (st == STORE_OK)
-		*missing = m != NULL;
-	return st;
-}
-
 /* So that they are applied again; unless another collector has done that meanwhile. */
 static enum store_status
 forget_applied(struct pg_conn *c, const struct pg_flavour *f, struct store_error *err)
 {
 	const struct pg_params p = {.n = 1, .values = &f->name};
-	enum store_status st = pg_lock_begin(c, err);
+	enum store_status st = pg_lock_begin(c, PG_LOCK_NO_LIMIT, err);
 	bool there = false;
 
 	if (st == STORE_OK)

@@ -1,5 +1,8 @@
 /*
- * pg_migrate.h - the schema: migrations of PostgreSQL's flavours, and what they make of metrics.
+ * pg_migrate.h - the schema of sql/FLAVOUR, applied to a database.
+ *
+ * What has been applied is read first, so that a role without rights to create anything gets by
+ * once somebody else has prepared the database.  See pg_lock.h for collectors that start at once.
  */
 #pragma once
 
@@ -15,9 +18,8 @@
 enum store_status pg_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour,
 			     bool *applied, struct store_error *err);
 
-/* Is there any to apply? */
-enum store_status pg_migrate_look(struct pg_conn *c, const char *flavour, bool *missing,
-				  struct store_error *err);
+/* Are they all applied?  STORE_HOLD, err->setup if not. */
+enum store_status pg_migrate_look(struct pg_conn *c, const char *flavour, struct store_error *err);
 
 /* A flavour whose migrations make something of metrics. */
 struct pg_flavour {

@@ -1,32 +1,27 @@
 #include "store/pg/setup/pg_timescaledb.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "log/log.h"
 #include "store/pg/link/pg_error.h"
-#include "store/pg/upkeep/pg_interval.h"
-#include "store/pg/upkeep/pg_policy.h"
 #include "store/pg/setup/pg_lock.h"
 #include "store/pg/setup/pg_migrate.h"
 
 /* What the server offers. */
 struct offer {
 	char version[PG_VERSION_MAX]; /* of the extension in this database; "" = not created */
-	char schema[2 * 64 + 3];      /* where it lies, quoted */
 	bool available;               /* it can be created */
 	bool loaded;                  /* shared_preload_libraries names it */
 };
 
 /* A server that does not preload the library ends the session of who asks for it. */
 static const char offer_sql[] =
-    "SELECT e.extversion, pg_catalog.quote_ident(n.nspname),"
+    "SELECT e.extversion,"
     " EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'timescaledb'),"
     " pg_catalog.current_setting('timescaledb.disable_load', true) IS NOT NULL"
     " FROM (VALUES (1)) one"
-    " LEFT JOIN pg_catalog.pg_extension e ON e.extname = 'timescaledb'"
-    " LEFT JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace";
+    " LEFT JOIN pg_catalog.pg_extension e ON e.extname = 'timescaledb'";
 
 static const char is_hypertable_sql[] =
     "SELECT 1 FROM timescaledb_information.hypertables h"
@@ -43,9 +38,8 @@ read_offer(struct pg_conn *c, struct offer *ret, struct store_error *err)
 	if (st != STORE_OK)
 		return st;
 	(void)snprintf(ret->version, sizeof(ret->version), "%s", PQgetvalue(r, 0, 0));
-	(void)snprintf(ret->schema, sizeof(ret->schema), "%s", PQgetvalue(r, 0, 1));
-	ret->available = *PQgetvalue(r, 0, 2) == 't';
-	ret->loaded = *PQgetvalue(r, 0, 3) == 't';
+	ret->available = *PQgetvalue(r, 0, 1) == 't';
+	ret->loaded = *PQgetvalue(r, 0, 2) == 't';
 	PQclear(r);
 	return STORE_OK;
 }
@@ -66,7 +60,7 @@ is_hypertable(struct pg_conn *c, void *arg, bool *ret, struct store_error *err)
 static enum store_status
 create_extension(struct pg_conn *c, struct store_error *err)
 {
-	enum store_status st = pg_lock_begin(c, err);
+	enum store_status st = pg_lock_begin(c, PG_LOCK_NO_LIMIT, err);
 
 	if (st == STORE_OK)
 		st = pg_query(c, "CREATE EXTENSION IF NOT EXISTS timescaledb", NULL, err);
@@ -103,6 +97,13 @@ have_extension(struct pg_conn *c, const struct conf *conf, struct offer *offer,
 }
 
 static enum store_status
+no_hypertable(struct store_error *err)
+{
+	(void)pg_error_set(err, "0A000", "metrics is not a hypertable", NULL, true);
+	return STORE_HOLD;
+}
+
+static enum store_status
 have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *offer,
 		struct store_error *err)
 {
@@ -110,17 +111,11 @@ have_hypertable(struct pg_conn *c, const struct conf *conf, const struct offer *
 	enum pg_made made = PG_MISSING;
 	enum store_status st = pg_migrate_flavour(c, conf, &timescaledb, &made, err);
 
-	if (st == STORE_OK && made == PG_MISSING) {
-		(void)pg_error_set(err, "0A000", "metrics is not a hypertable", NULL, true);
-		return STORE_HOLD;
-	}
+	if (st == STORE_OK && made == PG_MISSING)
+		return no_hypertable(err);
 	if (st == STORE_OK && made == PG_MADE)
 		log_event(LOG_INFO, "hypertable_created", LOG_STR("table", "metrics"),
 			  LOG_STR("timescaledb_version", offer->version));
-	/* a new table is whole before the first batch; what is to be changed later waits for nobody
-	 */
-	if (st == STORE_OK && made == PG_MADE)
-		st = pg_policy_apply(c, conf, offer->schema, err);
 	return st;
 }
 
@@ -155,12 +150,12 @@ pg_timescaledb(struct pg_conn *c, const struct conf *conf, char version[PG_VERSI
 }
 
 enum store_status
-pg_timescaledb_version(struct pg_conn *c, const struct conf *conf, char version[PG_VERSION_MAX],
-		       struct store_error *err)
+pg_timescaledb_look(struct pg_conn *c, const struct conf *conf, char version[PG_VERSION_MAX],
+		    struct store_error *err)
 {
 	struct offer offer = {.version = ""};
-	enum store_status st;
 	bool there = false;
+	enum store_status st;
 
 	version[0] = '\0';
 	if (conf->database.timescaledb == CONF_OFF)
@@ -170,67 +165,9 @@ pg_timescaledb_version(struct pg_conn *c, const struct conf *conf, char version[
 		st = is_hypertable(c, NULL, &there, err);
 	if (st == STORE_OK && there)
 		memcpy(version, offer.version, sizeof(offer.version));
-	return st;
-}
-
-/* ---- the Apache edition's retention ---- */
-
-static enum store_status
-drop_chunks(struct pg_conn *c, const struct conf *conf, const char *schema, struct store_error *err)
-{
-	char after[PG_INTERVAL_MAX], sql[512];
-	PGresult *r = NULL;
-	enum store_status st;
-
-	pg_interval(after, conf->table.retention_us);
-	(void)snprintf(sql, sizeof(sql),
-		       "SELECT %s.drop_chunks('metrics', older_than => interval '%s')", schema,
-		       after);
-	st = pg_query(c, sql, &r, err);
-	if (st == STORE_OK && PQntuples(r) > 0)
-		log_event(LOG_INFO, "chunks_dropped", LOG_U64("chunks", (uint64_t)PQntuples(r)),
-			  LOG_STR("older_than", after));
-	PQclear(r);
-	return st;
-}
-
-static enum store_status
-drop_expired(struct pg_conn *c, const struct conf *conf, struct store_error *err)
-{
-	PGresult *r = NULL;
-	enum store_status st;
-
-	if (!conf->table.retention_us)
-		return STORE_OK;
-	st = pg_query(c,
-		      "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
-		      " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
-		      " WHERE e.extname = 'timescaledb'"
-		      " AND pg_catalog.current_setting('timescaledb.license', true) = 'apache'"
-		      " AND EXISTS (SELECT FROM metric_collectord.policies"
-		      "  WHERE policy = 'hypertable')",
-		      &r, err);
-	if (st == STORE_OK && PQntuples(r) > 0)
-		st = drop_chunks(c, conf, PQgetvalue(r, 0, 0), err);
-	PQclear(r);
-	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
+	if (st != STORE_OK || there || conf->database.timescaledb != CONF_REQUIRE)
 		return st;
-	log_event_limited(LOG_WARNING, "policy_failed", "policy_failed",
-			  LOG_STR("policy", "retention"), LOG_STR("error", err->text),
-			  LOG_STR("sqlstate", err->sqlstate));
-	return STORE_OK;
-}
-
-enum store_status
-pg_timescaledb_maintain(struct pg_conn *c, const struct conf *conf, struct store_error *err)
-{
-	struct offer offer = {.version = ""};
-	enum store_status st;
-
-	if (!conf->database.migrate || conf->database.timescaledb == CONF_OFF)
-		return STORE_OK;
-	st = read_offer(c, &offer, err);
-	if (st == STORE_OK)
-		st = pg_policy_apply(c, conf, offer.schema, err);
-	return st == STORE_OK ? drop_expired(c, conf, err) : st;
+	st = no_hypertable(err);
+	err->setup = true;
+	return st;
 }

@@ -18,7 +18,16 @@
 #define CROWD 1000        /* rows in the default partition that deserve one of their own */
 #define LOOKS 64          /* intervals of the default partition that a round looks at */
 #define DELETE_ROWS 50000 /* from the default partition in a round */
+#define MOVES 10          /* of rows to their partition, while others come, before it is locked */
 #define SQL_MAX 2048
+
+#define LOCK_WAIT_MS 60000        /* for other collectors, while no batch waits */
+#define PREPARE_LOCK_WAIT_MS 2000 /* ... while the first one does */
+
+/* The lock that ends the move of a crowd: short tries, and others' time in between. */
+#define CROWD_LOCK_MS 500
+#define CROWD_PAUSE_MS 2000
+#define CROWD_TRIES 30
 
 struct range {
 	uint64_t from_us;
@@ -38,7 +47,8 @@ struct work {
 	const struct conf *conf;
 	struct store_error *err;
 	uint64_t now_us;
-	unsigned left; /* partitions that this round may still make of the default one */
+	uint64_t lock_wait_ms; /* for other collectors */
+	unsigned left;         /* partitions that this round may still make of the default one */
 };
 
 /* One row if the table is there and ours. */
@@ -122,7 +132,7 @@ gap_at(const struct table *t, uint64_t interval_us, uint64_t at_us, struct range
 	return true;
 }
 
-/* Runs one statement: Citus, which sends it on to the nodes, takes no more in a message. */
+/* Sends one statement: Citus, which sends it on to the nodes, takes no more in a message. */
 __attribute__((format(printf, 2, 3))) static enum store_status
 execute(const struct work *w, const char *fmt, ...)
 {
@@ -137,6 +147,22 @@ execute(const struct work *w, const char *fmt, ...)
 
 /* ---- making one ---- */
 
+struct addition {
+	const char *home; /* as in struct table */
+	char name[64];
+	char from[TEXT_VALUE_MAX];
+	char to[TEXT_VALUE_MAX];
+};
+
+static enum store_status
+attach(const struct work *w, const struct addition *a)
+{
+	return execute(w,
+		       "ALTER TABLE %s.metrics ATTACH PARTITION %s.%s"
+		       " FOR VALUES FROM ('%s') TO ('%s')",
+		       a->home, a->home, a->name, a->from, a->to);
+}
+
 static void
 name_of(char name[64], uint64_t from_us)
 {
@@ -149,42 +175,142 @@ name_of(char name[64], uint64_t from_us)
 }
 
 /*
- * Rows of that time leave the default partition first, and none may come in meanwhile.  A lock that
- * is not to be had at once would hold up every writer behind it: better another time.
+ * Where the coordinator sends what it is told on to the nodes.  The default partition is locked
+ * before rows are moved, and batches with rows for it wait.
  */
 static enum store_status
-create(const struct work *w, const struct table *t, const struct range *r)
+fill_distributed(const struct work *w, const struct addition *a)
 {
-	char name[64], from[TEXT_VALUE_MAX], to[TEXT_VALUE_MAX];
-	const char *home = t->home;
-	enum store_status st;
+	enum store_status st =
+	    execute(w, "LOCK TABLE %s.metrics_default IN ACCESS EXCLUSIVE MODE", a->home);
 
-	name_of(name, r->from_us);
-	(void)text_time(from, r->from_us);
-	(void)text_time(to, r->to_us);
-	st = execute(w, "SET LOCAL lock_timeout = '2s'");
 	if (st == STORE_OK)
-		st = execute(w, "LOCK TABLE %s.metrics_default IN ACCESS EXCLUSIVE MODE", home);
-	if (st == STORE_OK)
-		st = execute(w, "CREATE TABLE %s.%s (LIKE %s.metrics INCLUDING ALL)", home, name,
-			     home);
+		st = execute(w, "CREATE TABLE %s.%s (LIKE %s.metrics INCLUDING ALL)", a->home,
+			     a->name, a->home);
 	if (st == STORE_OK)
 		st = execute(w,
 			     "WITH gone AS (DELETE FROM %s.metrics_default"
 			     " WHERE time >= '%s' AND time < '%s' RETURNING *)"
 			     " INSERT INTO %s.%s SELECT * FROM gone",
-			     home, from, to, home, name);
+			     a->home, a->from, a->to, a->home, a->name);
 	if (st == STORE_OK)
-		st = execute(w,
-			     "ALTER TABLE %s.metrics ATTACH PARTITION %s.%s"
-			     " FOR VALUES FROM ('%s') TO ('%s')",
-			     home, home, name, from, to);
-	if (st == STORE_OK && w->c->distributed) /* the nodes have copies of its rows now */
+		st = attach(w, a);
+	if (st == STORE_OK) /* the nodes have copies of its rows now */
 		st = execute(w, "SELECT truncate_local_data_after_distributing_table('%s.%s')",
-			     home, name);
+			     a->home, a->name);
+	return st;
+}
+
+/* Readers go on seeing them where they were, until the transaction ends. */
+static enum store_status
+move_rows(const struct work *w, const struct addition *a, uint64_t *moved)
+{
+	PGresult *r = NULL;
+	enum store_status st;
+	char sql[SQL_MAX];
+
+	(void)snprintf(sql, sizeof(sql),
+		       "WITH gone AS (DELETE FROM %s.metrics_default"
+		       " WHERE time >= '%s' AND time < '%s' RETURNING *),"
+		       " here AS (INSERT INTO %s.%s SELECT * FROM gone RETURNING 1)"
+		       " SELECT count(*) FROM here",
+		       a->home, a->from, a->to, a->home, a->name);
+	st = pg_query(w->c, sql, &r, w->err);
 	if (st == STORE_OK)
-		log_event(LOG_INFO, "partition_created", LOG_STR("partition", name),
-			  LOG_STR("from", from), LOG_STR("to", to));
+		*moved = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
+	PQclear(r);
+	return st;
+}
+
+/*
+ * Moves rows while others come, until only few do.  The default partition is not locked against
+ * anybody by that.
+ */
+static enum store_status
+move_most(const struct work *w, const struct addition *a, bool *crowd)
+{
+	uint64_t moved = CROWD;
+	enum store_status st = STORE_OK;
+
+	for (int i = 0; i < MOVES && moved >= CROWD && st == STORE_OK; i++) {
+		st = move_rows(w, a, &moved);
+		*crowd = *crowd || (st == STORE_OK && moved >= CROWD);
+	}
+	return st;
+}
+
+/*
+ * From here on no row may come in.  Who waits for this lock holds up all who need the table after
+ * him: so only for a moment.  But where a crowd has been moved, that shall not have been in vain.
+ */
+static enum store_status
+lock_default(const struct work *w, const struct addition *a, bool crowd)
+{
+	enum store_status st;
+
+	for (int i = 1;; i++) {
+		st = execute(w, "SAVEPOINT unlocked");
+		if (st == STORE_OK)
+			st = execute(w, "SET LOCAL lock_timeout = %d",
+				     crowd ? CROWD_LOCK_MS : PG_LOCK_TABLE_MS);
+		if (st == STORE_OK)
+			st = execute(w, "LOCK TABLE %s.metrics_default IN ACCESS EXCLUSIVE MODE",
+				     a->home);
+		if (!crowd || i == CROWD_TRIES || strcmp(w->err->sqlstate, "55P03") != 0 ||
+		    st == STORE_OK || st == STORE_STOPPED)
+			return st;
+		st = execute(w, "ROLLBACK TO unlocked");
+		if (st == STORE_OK)
+			st = pg_sleep(w->c, CROWD_PAUSE_MS, w->err);
+		if (st == STORE_OK)
+			st = move_most(w, a, &crowd);
+		if (st != STORE_OK)
+			return st;
+		w->err->sqlstate[0] = '\0';
+	}
+}
+
+/*
+ * The partition is built aside, in one transaction with all the rest.  Its constraint says what
+ * its bounds will say, so that they need not be checked row by row while the default one is locked.
+ */
+static enum store_status
+fill(const struct work *w, const struct addition *a)
+{
+	bool crowd = false;
+	uint64_t moved;
+	enum store_status st =
+	    execute(w,
+		    "CREATE TABLE %s.%s (LIKE %s.metrics INCLUDING ALL, CONSTRAINT"
+		    " bounds CHECK (time >= '%s' AND time < '%s'))",
+		    a->home, a->name, a->home, a->from, a->to);
+
+	if (st == STORE_OK)
+		st = move_most(w, a, &crowd);
+	if (st == STORE_OK)
+		st = lock_default(w, a, crowd);
+	if (st == STORE_OK) /* what came since */
+		st = move_rows(w, a, &moved);
+	if (st == STORE_OK)
+		st = attach(w, a);
+	return st == STORE_OK
+		   ? execute(w, "ALTER TABLE %s.%s DROP CONSTRAINT bounds", a->home, a->name)
+		   : st;
+}
+
+static enum store_status
+create(const struct work *w, const struct table *t, const struct range *r)
+{
+	struct addition a = {.home = t->home};
+	enum store_status st;
+
+	name_of(a.name, r->from_us);
+	(void)text_time(a.from, r->from_us);
+	(void)text_time(a.to, r->to_us);
+	st = w->c->distributed ? fill_distributed(w, &a) : fill(w, &a);
+	if (st == STORE_OK)
+		log_event(LOG_INFO, "partition_created", LOG_STR("partition", a.name),
+			  LOG_STR("from", a.from), LOG_STR("to", a.to));
 	return st;
 }
 
@@ -192,7 +318,7 @@ create(const struct work *w, const struct table *t, const struct range *r)
 static enum store_status
 create_at(const struct work *w, struct table *t, uint64_t at_us)
 {
-	enum store_status st = pg_lock_begin(w->c, w->err);
+	enum store_status st = pg_lock_begin(w->c, w->lock_wait_ms, w->err);
 	struct range gap;
 
 	if (st == STORE_OK)
@@ -288,10 +414,8 @@ relieve_default(struct work *w, struct table *t)
 static enum store_status
 drop(const struct work *w, const struct range *r)
 {
-	enum store_status st = pg_lock_begin(w->c, w->err);
+	enum store_status st = pg_lock_begin(w->c, w->lock_wait_ms, w->err);
 
-	if (st == STORE_OK)
-		st = execute(w, "SET LOCAL lock_timeout = '2s'");
 	if (st == STORE_OK)
 		st = execute(w, "DROP TABLE IF EXISTS %s", r->name);
 	st = pg_lock_end(w->c, st, w->err);
@@ -354,7 +478,7 @@ is_ours(const struct work *w, bool *ret)
 }
 
 static enum store_status
-make(struct work *w)
+maintain(struct work *w, bool all)
 {
 	struct table t = {0};
 	bool ours = false;
@@ -364,62 +488,52 @@ make(struct work *w)
 		st = table_read(w, &t);
 	if (st == STORE_OK && ours)
 		st = make_ahead(w, &t);
-	table_done(&t);
-	return st;
-}
-
-static enum store_status
-maintain(struct work *w)
-{
-	struct table t = {0};
-	bool ours = false;
-	enum store_status st = is_ours(w, &ours);
-
-	if (st == STORE_OK && ours)
-		st = table_read(w, &t);
-	if (st == STORE_OK && ours)
-		st = make_ahead(w, &t);
-	if (st == STORE_OK && ours)
+	if (st == STORE_OK && ours && all)
 		st = drop_expired(w, &t);
-	if (st == STORE_OK && ours)
+	if (st == STORE_OK && ours && all)
 		st = relieve_default(w, &t);
 	table_done(&t);
 	return st;
 }
 
-/* What the role may not do, or no lock is to be had for, holds no metric up. */
-static enum store_status
-without_failing(struct pg_conn *c, const struct conf *conf,
-		enum store_status (*round)(struct work *w), struct store_error *err)
+enum store_status
+pg_partition_prepare(struct pg_conn *c, const struct conf *conf, struct store_error *err)
 {
 	struct work w = {
 	    .c = c,
 	    .conf = conf,
 	    .err = err,
 	    .now_us = clock_real_us(),
+	    .lock_wait_ms = PREPARE_LOCK_WAIT_MS,
+	};
+	enum store_status st;
+
+	if (!conf->database.migrate)
+		return STORE_OK;
+	st = maintain(&w, false);
+	return st == STORE_STOPPED || err->reconnect ? st : STORE_OK;
+}
+
+enum store_status
+pg_partition_maintain(struct pg_conn *c, const struct conf *conf, struct store_error *err)
+{
+	struct work w = {
+	    .c = c,
+	    .conf = conf,
+	    .err = err,
+	    .now_us = clock_real_us(),
+	    .lock_wait_ms = LOCK_WAIT_MS,
 	    .left = conf->table.max_new_chunks,
 	};
 	enum store_status st;
 
 	if (!conf->database.migrate)
 		return STORE_OK;
-	st = round(&w);
+	st = maintain(&w, true);
 	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
 		return st;
 	log_event_limited(LOG_WARNING, "partition_failed", "partition_failed",
 			  LOG_STR("error", err->text), LOG_STR("sqlstate", err->sqlstate),
 			  LOG_STR("hint", "metrics go to metrics_default meanwhile"));
 	return STORE_OK;
-}
-
-enum store_status
-pg_partition_make(struct pg_conn *c, const struct conf *conf, struct store_error *err)
-{
-	return without_failing(c, conf, make, err);
-}
-
-enum store_status
-pg_partition_maintain(struct pg_conn *c, const struct conf *conf, struct store_error *err)
-{
-	return without_failing(c, conf, maintain, err);
 }

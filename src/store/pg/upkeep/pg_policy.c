@@ -12,6 +12,7 @@
 #include "store/pg/setup/pg_lock.h"
 
 #define SQL_MAX 512
+#define LOCK_WAIT_MS 60000 /* for another collector, which may be busy with all of its policies */
 
 #define COLUMNSTORE "segmentby metric_name, orderby time DESC"
 #define WORK_MEM "64MB" /* see want_columnstore() */
@@ -44,11 +45,11 @@ struct policy {
 	uint64_t us;
 };
 
-/* One connection's work. */
 struct work {
 	struct pg_conn *c;
 	const struct conf *conf;
 	const char *extension; /* the schema of its functions, quoted */
+	bool *again;           /* see pg_policy_apply() */
 	struct store_error *err;
 };
 
@@ -250,7 +251,7 @@ static enum store_status
 change(const struct work *w, const struct policy *p)
 {
 	bool changed = false;
-	enum store_status st = pg_lock_begin(w->c, w->err);
+	enum store_status st = pg_lock_begin(w->c, LOCK_WAIT_MS, w->err);
 
 	if (st == STORE_OK)
 		st = change_locked(w, p, &changed);
@@ -263,6 +264,7 @@ change(const struct work *w, const struct policy *p)
 	}
 	if (st == STORE_STOPPED || w->err->reconnect)
 		return st;
+	*w->again = *w->again || st == STORE_RETRY;
 	log_event_limited(LOG_WARNING, kinds[p->kind].failed, "policy_failed",
 			  LOG_STR("policy", p->name), LOG_STR("value", p->shown),
 			  LOG_STR("error", w->err->text), LOG_STR("sqlstate", w->err->sqlstate),
@@ -373,20 +375,12 @@ apply_all(const struct work *w, const struct pg_policy_state *s)
 	return st;
 }
 
-/* The Apache edition has the functions, but they only raise errors. */
-static enum store_status
-is_apache(struct pg_conn *c, bool *ret, struct store_error *err)
-{
-	PGresult *r = NULL;
-	enum store_status st =
-	    pg_query(c, "SELECT pg_catalog.current_setting('timescaledb.license', true) = 'apache'",
-		     &r, err);
-
-	if (st == STORE_OK)
-		*ret = *PQgetvalue(r, 0, 0) == 't';
-	PQclear(r);
-	return st;
-}
+/* Its schema, quoted, and its edition: Apache's has the functions, but they only raise errors. */
+static const char extension_sql[] =
+    "SELECT pg_catalog.quote_ident(n.nspname),"
+    " pg_catalog.current_setting('timescaledb.license', true) = 'apache'"
+    " FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
+    " WHERE e.extname = 'timescaledb'";
 
 static void
 log_left_out(const struct conf *conf)
@@ -406,27 +400,44 @@ log_left_out(const struct conf *conf)
 			       LOG_STR("edition", "apache"), LOG_STR("policies", text));
 }
 
-enum store_status
-pg_policy_apply(struct pg_conn *c, const struct conf *conf, const char *schema,
-		struct store_error *err)
+static enum store_status
+apply_to(struct work *w, PGresult *extension)
 {
-	const struct work w = {c, conf, schema, err};
 	struct pg_policy_state s = {0};
-	bool apache = false;
 	struct policy p;
-	enum store_status st = is_apache(c, &apache, err);
+	bool apache;
+	enum store_status st;
 
-	if (st == STORE_OK)
-		st = pg_policy_state_read(c, conf, schema, &s, err);
+	w->extension = PQgetvalue(extension, 0, 0);
+	apache = *PQgetvalue(extension, 0, 1) == 't';
+	st = pg_policy_state_read(w->c, w->conf, w->extension, &s, w->err);
 	if (st == STORE_OK) {
-		want(&p, CHUNK_INTERVAL, "chunk_interval", conf->table.chunk_interval_us);
-		st = apply(&w, &s, &p);
+		want(&p, CHUNK_INTERVAL, "chunk_interval", w->conf->table.chunk_interval_us);
+		st = apply(w, &s, &p);
 	}
 	if (st == STORE_OK && apache)
-		log_left_out(conf);
+		log_left_out(w->conf);
 	else if (st == STORE_OK)
-		st = apply_all(&w, &s);
+		st = apply_all(w, &s);
 	pg_policy_state_done(&s);
+	return st;
+}
+
+enum store_status
+pg_policy_apply(struct pg_conn *c, const struct conf *conf, bool *again, struct store_error *err)
+{
+	struct work w = {.c = c, .conf = conf, .again = again, .err = err};
+	PGresult *r = NULL;
+	enum store_status st;
+
+	*again = false;
+	if (!conf->database.migrate)
+		return STORE_OK;
+	st = pg_query(c, extension_sql, &r, err);
+	if (st == STORE_OK && PQntuples(r) > 0)
+		st = apply_to(&w, r);
+	PQclear(r);
+	*again = *again || st == STORE_RETRY || st == STORE_STOPPED;
 	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
 		return st;
 	log_event_limited(LOG_WARNING, "policy_failed", "policy_failed",

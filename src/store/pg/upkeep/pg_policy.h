@@ -17,10 +17,11 @@
 #include "store/pg/link/pg_conn.h"
 
 /*
- * Applies what differs, and logs policy_applied {policy, value} ("" when it was removed).
- * schema is the extension's, quoted.  What the role may not do is logged as policy_failed, and what
- * the Apache edition lacks once as policies_left_out; both count as STORE_OK.  A hypertable
- * that others have made keeps its interval and its columnstore (table_differs).
+ * Applies what differs, if database.migrate lets us, and logs policy_applied {policy, value} (""
+ * when it was removed).  What the role may not do is logged as policy_failed, and what the Apache
+ * edition lacks once as policies_left_out; both count as STORE_OK.  A hypertable that others have
+ * made keeps its interval and its columnstore (table_differs).  *again tells whether another try
+ * may do better, since a lock was not to be had, for instance.
  */
-enum store_status pg_policy_apply(struct pg_conn *c, const struct conf *conf, const char *schema,
+enum store_status pg_policy_apply(struct pg_conn *c, const struct conf *conf, bool *again,
 				  struct store_error *err);

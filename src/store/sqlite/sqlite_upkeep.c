@@ -1,0 +1,192 @@
+/*
+ * sqlite_upkeep.c - the janitor's connection to the embedded store.
+ *
+ * SQLite lets one connection write at a time.  So a batch waits for what is done here; but for a
+ * moment only, since the ledger is cleaned a little at a time, with pauses in which a batch gets
+ * its turn.
+ */
+#include "store/store.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "store/sqlite/sqlite_db.h"
+
+#define CLEAN_ROWS 500
+#define CLEAN_PAUSE_MS 50 /* longer than a writer sleeps between two looks at the lock */
+
+struct sqlite_upkeep {
+	struct upkeep base;
+	const struct conf *conf; /* borrowed */
+	int stop_fd;             /* borrowed */
+	struct sqlite_db db;
+};
+
+static struct sqlite_upkeep *
+upkeep_of(struct upkeep *base)
+{
+	return (struct sqlite_upkeep *)base;
+}
+
+/* ---- the connection ---- */
+
+static int
+sqlite_upkeep_new(const struct conf *conf, int stop_fd, struct upkeep **ret)
+{
+	struct sqlite_upkeep *u = calloc(1, sizeof(*u));
+
+	if (!u)
+		return -ENOMEM;
+	u->base.ops = &sqlite_upkeep_ops;
+	u->conf = conf;
+	u->stop_fd = stop_fd;
+	*ret = &u->base;
+	return 0;
+}
+
+static enum store_status
+sqlite_upkeep_connect(struct upkeep *base, struct store_error *err)
+{
+	struct sqlite_upkeep *u = upkeep_of(base);
+
+	return sqlite_db_open(&u->db, &u->conf->database, u->stop_fd, true, err);
+}
+
+static void
+sqlite_upkeep_disconnect(struct upkeep *base)
+{
+	sqlite_db_close(&upkeep_of(base)->db);
+}
+
+static void
+sqlite_upkeep_free(struct upkeep *base)
+{
+	sqlite_upkeep_disconnect(base);
+	free(base);
+}
+
+static enum store_status
+sqlite_setup(struct upkeep *base, struct store_error *err)
+{
+	struct sqlite_db *s = &upkeep_of(base)->db;
+	enum store_status status = sqlite_db_migrate(s, err);
+
+	return status == STORE_OK ? sqlite_db_prepare(s, err) : status;
+}
+
+/* ---- the ledger ---- */
+
+/* Which rows are deleted. */
+struct old {
+	const char *collector;
+	uint64_t below; /* batches */
+	struct iso_time before;
+	uint64_t before_us;
+};
+
+static void
+bind_old(sqlite3_stmt *st, struct old *o, uint64_t batch)
+{
+	bind_text(st, 1, o->collector, strlen(o->collector));
+	bind_u64(st, 2, batch);
+	bind_time(st, 3, &o->before, o->before_us);
+}
+
+/* Finds some of them, without a lock: *last is the greatest number, 0 where there is none. */
+static int
+find_some(struct sqlite_db *s, struct old *o, uint64_t *last)
+{
+	sqlite3_stmt *st = s->st[ST_LEDGER_OLD];
+
+	*last = 0;
+	bind_old(st, o, o->below);
+	bind_u64(st, 4, CLEAN_ROWS);
+	if (sqlite3_step(st) == SQLITE_ROW)
+		*last = (uint64_t)sqlite3_column_int64(st, 0);
+	return sqlite3_reset(st);
+}
+
+/* STORE_STOPPED, or STORE_OK after a moment. */
+static enum store_status
+pause_for_batches(const struct sqlite_db *s)
+{
+	struct pollfd pfd = {.fd = s->stop_fd, .events = POLLIN};
+
+	return poll(&pfd, 1, CLEAN_PAUSE_MS) > 0 ? STORE_STOPPED : STORE_OK;
+}
+
+static enum store_status
+clean(struct sqlite_db *s, struct old *o, struct store_error *err)
+{
+	enum store_status status = STORE_OK;
+
+	while (status == STORE_OK) {
+		uint64_t last;
+		int rc = find_some(s, o, &last);
+
+		if (rc == SQLITE_OK && last == 0)
+			break;
+		if (rc == SQLITE_OK) {
+			bind_old(s->st[ST_LEDGER_SETTLE], o, last);
+			rc = sqlite_db_execute(s, ST_LEDGER_SETTLE);
+		}
+		status = rc == SQLITE_OK ? pause_for_batches(s) : sqlite_db_fail(s, rc, err);
+	}
+	return status;
+}
+
+static enum store_status
+sqlite_maintain(struct upkeep *base, const char *collector, uint64_t floor, struct store_error *err)
+{
+	struct sqlite_db *s = &upkeep_of(base)->db;
+	uint64_t now_us = clock_real_us();
+	uint64_t keep_us = upkeep_of(base)->conf->database.ledger_keep_ms * 1000;
+	struct old o = {.collector = collector,
+			.below = floor < INT64_MAX ? floor : INT64_MAX,
+			.before = ISO_TIME_NONE,
+			.before_us = now_us > keep_us ? now_us - keep_us : 0};
+	enum store_status status = sqlite_db_prepare(s, err);
+
+	return status == STORE_OK ? clean(s, &o, err) : status;
+}
+
+static enum store_status
+sqlite_missing(struct upkeep *base, const char *collector, uint64_t *numbers, size_t *n,
+	       struct store_error *err)
+{
+	struct sqlite_db *s = &upkeep_of(base)->db;
+	enum store_status status = sqlite_db_prepare(s, err);
+	size_t missing = 0;
+
+	if (status != STORE_OK)
+		return status;
+	for (size_t i = 0; i < *n; i++) {
+		sqlite3_stmt *st = s->st[ST_LEDGER_HAS];
+		bool held;
+		int rc;
+
+		bind_text(st, 1, collector, strlen(collector));
+		bind_u64(st, 2, numbers[i]);
+		held = sqlite3_step(st) == SQLITE_ROW;
+		rc = sqlite3_reset(st);
+		if (rc != SQLITE_OK)
+			return sqlite_db_fail(s, rc, err);
+		if (!held)
+			numbers[missing++] = numbers[i];
+	}
+	*n = missing;
+	return STORE_OK;
+}
+
+const struct upkeep_ops sqlite_upkeep_ops = {
+    .new = sqlite_upkeep_new,
+    .free = sqlite_upkeep_free,
+    .connect = sqlite_upkeep_connect,
+    .disconnect = sqlite_upkeep_disconnect,
+    .setup = sqlite_setup,
+    .maintain = sqlite_maintain,
+    .missing = sqlite_missing,
+};
