@@ -30,7 +30,8 @@ struct batch_view {
 	uint64_t max_us;
 	const uint8_t *data; /* frames back to back, all valid */
 	size_t bytes;
-	uint64_t complete_until_us; /* real time: with this batch stored, all that came before is; 0: unknown */
+	uint64_t complete_until_us; /* real time: with this batch stored, all that came before is;
+				       0: unknown */
 };
 
 /* Rows that are counted together. */

@@ -3,13 +3,13 @@
  *
  *	          ┌──────── back-off <── failed ──┐
  *	          v                               │
- *	wait until something is due ── connect ── set up ── compare ── claim ── maintain ── disconnect
- *	          ^                                                                             │
+ *	wait until something is due ── connect ── set up ── compare ── claim ── maintain ──
+ *disconnect ^                                                                             │
  *	          └─────────────────────────────────────────────────────────────────────────────┘
  *
- * Claims are made on a connection that is opened for them: one each CLAIM_MS, and only while nothing is
- * stored, since batches make the same promise.  So a collector that is busy connects once in
- * MAINTAIN_MS, and an idle one costs the server a short backend each CLAIM_MS.
+ * Claims are made on a connection that is opened for them: one each CLAIM_MS, and only while
+ *nothing is stored, since batches make the same promise.  So a collector that is busy connects once
+ *in MAINTAIN_MS, and an idle one costs the server a short backend each CLAIM_MS.
  */
 #include "store/janitor.h"
 
@@ -41,7 +41,7 @@ struct janitor {
 	int stop_fd;     /* for the store's waits; once readable it stays so */
 	atomic_int stop; /* for all others */
 	atomic_bool ended;
-	atomic_int status;                 /* enum store_status */
+	atomic_int status;                  /* enum store_status */
 	atomic_uint_least64_t stored_at_ms; /* the last batch */
 
 	pthread_mutex_t mutex;
@@ -85,8 +85,8 @@ janitor_wait_ready(struct janitor *j)
 }
 
 /*
- * Who asks again and again, since his trouble is one that no set-up can mend, is answered less often;
- * setup_at_ms stands at that since the last one.
+ * Who asks again and again, since his trouble is one that no set-up can mend, is answered less
+ * often; setup_at_ms stands at that since the last one.
  */
 void
 janitor_ask_setup(struct janitor *j)
@@ -338,7 +338,8 @@ do_round(struct janitor *j, const struct due *due, struct store_error *err)
 	return status;
 }
 
-/* While it has to set up, its troubles are everybody's: the writers wait for it.  Others are its own. */
+/* While it has to set up, its troubles are everybody's: the writers wait for it.  Others are its
+ * own. */
 static void
 failed(struct janitor *j, bool setup, enum store_status status, const struct store_error *err)
 {

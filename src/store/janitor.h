@@ -2,8 +2,8 @@
  * janitor.h - the thread that looks after the database, so that writers only write.
  *
  * One thread with a connection of its own, which it opens when something is due and closes after
- * each round of work.  It makes what batches need before the first one (upkeep_setup()), and then does
- * what no batch has to wait for: policies, partitions, rollups, ledger rows, claims, and for
+ * each round of work.  It makes what batches need before the first one (upkeep_setup()), and then
+ *does what no batch has to wait for: policies, partitions, rollups, ledger rows, claims, and for
  * buffer.keep the comparison of kept batches with the ledger.
  *
  *	due                          when
@@ -25,8 +25,8 @@
 struct janitor;
 
 /*
- * changed(arg) is called from the janitor's thread when janitor_status() changes, and when the thread
- * has ended.  Takes a reference of conf.  The thread has the caller's signal mask.
+ * changed(arg) is called from the janitor's thread when janitor_status() changes, and when the
+ * thread has ended.  Takes a reference of conf.  The thread has the caller's signal mask.
  */
 int janitor_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), void *arg,
 		  struct janitor **ret);
@@ -48,9 +48,9 @@ bool janitor_wait_ready(struct janitor *j);
 void janitor_ask_setup(struct janitor *j);
 
 /*
- * A writer has connected, perhaps to a server that lacks commits.  Until kept batches have been compared
- * with its ledger, janitor_compared() is false, and a batch must not promise that all that came before
- * it is stored.
+ * A writer has connected, perhaps to a server that lacks commits.  Until kept batches have been
+ * compared with its ledger, janitor_compared() is false, and a batch must not promise that all that
+ * came before it is stored.
  */
 void janitor_ask_compare(struct janitor *j);
 bool janitor_compared(struct janitor *j);

@@ -64,7 +64,7 @@ upkeep_ops_of(const struct conf *conf)
 int
 upkeep_new(const struct conf *conf, int stop_fd, struct upkeep **ret)
 {
-	return upkeep_ops_of(conf)->new(conf, stop_fd, ret);
+	return upkeep_ops_of(conf)->new (conf, stop_fd, ret);
 }
 
 void

@@ -1,10 +1,10 @@
 /*
  * store.h - a place where batches end up, for good.
  *
- * Two kinds of connection lead there.  A store takes batches; each writer thread has one.  An upkeep
- * makes what batches need and looks after it; the janitor (janitor.h) has the only one.  Their code
- * is linear and looks blocking, but every wait also watches the stop descriptor and a deadline, and
- * then gives up with STORE_STOPPED or STORE_RETRY.
+ * Two kinds of connection lead there.  A store takes batches; each writer thread has one.  An
+ * upkeep makes what batches need and looks after it; the janitor (janitor.h) has the only one.
+ * Their code is linear and looks blocking, but every wait also watches the stop descriptor and a
+ * deadline, and then gives up with STORE_STOPPED or STORE_RETRY.
  *
  * store_put() commits a batch and its ledger row (collector, number) in one transaction, or
  * nothing.  It may be called again with the same batch after any outcome but STORE_OK,
@@ -51,8 +51,8 @@ struct store;
 
 /*
  * Connects, and makes sure by reading that batches can be stored; makes nothing.  What is missing
- * sets err->setup.  Logs database_connected.  stop_fd is borrowed.  conf is borrowed for the life of
- * the store.
+ * sets err->setup.  Logs database_connected.  stop_fd is borrowed.  conf is borrowed for the life
+ * of the store.
  */
 enum store_status store_open(const struct conf *conf, int stop_fd, struct store **ret,
 			     struct store_error *err);
@@ -62,8 +62,8 @@ enum store_status store_put(struct store *s, const struct batch_view *b, struct 
 			    struct store_error *err);
 
 /*
- * For times without a batch: would one be taken, as far as can be told without one?  Also reads anew
- * what is known of the table.
+ * For times without a batch: would one be taken, as far as can be told without one?  Also reads
+ * anew what is known of the table.
  */
 enum store_status store_check(struct store *s, struct store_error *err);
 
@@ -93,7 +93,8 @@ enum store_status upkeep_setup(struct upkeep *u, struct store_error *err);
 /*
  * Housekeeping, every minute or so, once setup() has been through: what the section "table" of the
  * configuration asks for; and this collector's ledger rows that are older than database.ledger_keep
- * and below floor are deleted.  It may take long, but never holds a lock for long that a batch needs.
+ * and below floor are deleted.  It may take long, but never holds a lock for long that a batch
+ * needs.
  */
 enum store_status upkeep_maintain(struct upkeep *u, const char *collector, uint64_t floor,
 				  struct store_error *err);

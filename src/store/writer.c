@@ -50,7 +50,7 @@ struct writers {
 	struct conf *conf;   /* a reference */
 	struct queue *queue; /* borrowed */
 	void (*changed)(void *arg);
-	void *arg;            /* borrowed */
+	void *arg;               /* borrowed */
 	int stop_fd;             /* never read: once readable it stays so, for all threads */
 	atomic_int stop;         /* for the queue's waits */
 	struct janitor *janitor; /* has a stop of its own */

@@ -431,10 +431,11 @@ START_TEST(maintain_settles_many)
 {
 	must_open();
 	ck_assert_int_eq(put(5000, three, 3), STORE_OK);
-	execute(path, "WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 1700)"
-		      " INSERT INTO metric_collectord_batches SELECT collector, n, rows, bytes, rejected,"
-		      " min_time, max_time, CASE n WHEN 700 THEN '9999' ELSE '1999' END"
-		      " FROM metric_collectord_batches, n");
+	execute(path,
+		"WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 1700)"
+		" INSERT INTO metric_collectord_batches SELECT collector, n, rows, bytes, rejected,"
+		" min_time, max_time, CASE n WHEN 700 THEN '9999' ELSE '1999' END"
+		" FROM metric_collectord_batches, n");
 	ck_assert_int_eq(maintain(COLLECTOR, 1501), STORE_OK);
 	assert_query(path, COUNT_LEDGER, "202\n");
 	assert_query(path, "SELECT min(batch) FROM metric_collectord_batches", "700\n");

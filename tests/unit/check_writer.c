@@ -296,11 +296,12 @@ START_TEST(batches_do_not_wait_for_a_long_cleaning)
 	start(); /* there must be a table */
 	until(has_status, WRITERS_OK);
 	stop();
-	(void)snprintf(sql, sizeof(sql),
-		       "WITH RECURSIVE n (n) AS (VALUES (-100000) UNION ALL SELECT n + 1 FROM n WHERE n < -1)"
-		       " INSERT INTO metric_collectord_batches"
-		       " SELECT '%s', n, 1, 1, 0, '1999', '1999', '1999' FROM n",
-		       queue_collector(queue));
+	(void)snprintf(
+	    sql, sizeof(sql),
+	    "WITH RECURSIVE n (n) AS (VALUES (-100000) UNION ALL SELECT n + 1 FROM n WHERE n < -1)"
+	    " INSERT INTO metric_collectord_batches"
+	    " SELECT '%s', n, 1, 1, 0, '1999', '1999', '1999' FROM n",
+	    queue_collector(queue));
 	execute(path, sql);
 	conf.database.connect_timeout_ms = 10000;
 	start();

@@ -1,5 +1,6 @@
 /*
- * postgres.c - a writer's connection to PostgreSQL: it finds a table that is ready, and stores batches.
+ * postgres.c - a writer's connection to PostgreSQL: it finds a table that is ready, and stores
+ * batches.
  *
  * How a batch is ordered, divided and encoded stands in batch/; who made the table, in setup/.
  */

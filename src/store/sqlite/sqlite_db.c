@@ -35,8 +35,9 @@ static const char *const statement_sql[ST_COUNT] = {
 		      "max_time >= ?5 FROM metric_collectord_batches "
 		      "WHERE collector = ?1 AND batch = ?2",
     [ST_LEDGER_HAS] = "SELECT 1 FROM metric_collectord_batches WHERE collector = ?1 AND batch = ?2",
-    [ST_LEDGER_OLD] = "SELECT max(batch) FROM (SELECT batch FROM metric_collectord_batches "
-		      "WHERE collector = ?1 AND batch < ?2 AND stored_at < ?3 ORDER BY batch LIMIT ?4)",
+    [ST_LEDGER_OLD] =
+	"SELECT max(batch) FROM (SELECT batch FROM metric_collectord_batches "
+	"WHERE collector = ?1 AND batch < ?2 AND stored_at < ?3 ORDER BY batch LIMIT ?4)",
     [ST_LEDGER_SETTLE] = "DELETE FROM metric_collectord_batches "
 			 "WHERE collector = ?1 AND batch <= ?2 AND stored_at < ?3",
     [ST_METRIC] = "INSERT INTO metrics (time, metric_name, value) VALUES (?1, ?2, ?3)",

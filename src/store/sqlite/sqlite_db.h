@@ -1,8 +1,8 @@
 /*
  * sqlite_db.h - the embedded store's connection: opening, schema, statements, errors.
  *
- * Beneath sqlite.c and sqlite_upkeep.c, and used by them alone.  No call waits for other processes' locks for longer than
- * database.connect_timeout, or once stop_fd is readable.
+ * Beneath sqlite.c and sqlite_upkeep.c, and used by them alone.  No call waits for other processes'
+ * locks for longer than database.connect_timeout, or once stop_fd is readable.
  */
 #pragma once
 
@@ -18,11 +18,12 @@ enum sqlite_statement {
 	ST_BEGIN,
 	ST_COMMIT,
 	ST_ROLLBACK,
-	ST_LEDGER,        /* collector, batch, rows, bytes, min_time, max_time, stored_at */
-	ST_LEDGER_COUNT,  /* collector, batch, rows, rejected */
-	ST_LEDGER_FIT,    /* collector, batch, rows, min_time, max_time -> rows, rejected, fits */
-	ST_LEDGER_HAS,    /* collector, batch -> a row, or none */
-	ST_LEDGER_OLD,    /* collector, below batch, before stored_at, n -> the greatest of the first n */
+	ST_LEDGER,       /* collector, batch, rows, bytes, min_time, max_time, stored_at */
+	ST_LEDGER_COUNT, /* collector, batch, rows, rejected */
+	ST_LEDGER_FIT,   /* collector, batch, rows, min_time, max_time -> rows, rejected, fits */
+	ST_LEDGER_HAS,   /* collector, batch -> a row, or none */
+	ST_LEDGER_OLD, /* collector, below batch, before stored_at, n -> the greatest of the first n
+			*/
 	ST_LEDGER_SETTLE, /* collector, up to batch, before stored_at */
 	ST_METRIC,        /* time, metric_name, value */
 	ST_REJECT,        /* time, name, value, reason, error, collector, batch, rejected_at */
@@ -50,8 +51,8 @@ void sqlite_db_close(struct sqlite_db *s); /* a zeroed one is fine; leaves it so
 enum store_status sqlite_db_migrate(struct sqlite_db *s, struct store_error *err);
 
 /*
- * Prepares the statements, before the first of them: STORE_HOLD, err->setup, where the tables are not what
- * they need, or a migration that may be applied has not been.
+ * Prepares the statements, before the first of them: STORE_HOLD, err->setup, where the tables are
+ * not what they need, or a migration that may be applied has not been.
  */
 enum store_status sqlite_db_prepare(struct sqlite_db *s, struct store_error *err);
 

@@ -1,8 +1,9 @@
 /*
  * sqlite_upkeep.c - the janitor's connection to the embedded store.
  *
- * SQLite lets one connection write at a time.  So a batch waits for what is done here; but for a moment
- * only, since the ledger is cleaned a little at a time, with pauses in which a batch gets its turn.
+ * SQLite lets one connection write at a time.  So a batch waits for what is done here; but for a
+ * moment only, since the ledger is cleaned a little at a time, with pauses in which a batch gets
+ * its turn.
  */
 #include "store/store.h"
 

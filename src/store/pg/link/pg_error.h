@@ -31,8 +31,9 @@ const char *pg_error_reason(const char *sqlstate);
 
 /*
  * Fills err in and returns the status that goes with it.  PG_ISOLATE gives STORE_HOLD: who
- * can isolate looks at the class itself.  err->setup is set where something essential is missing.  connected: the connection still
- * stands.  detail may be NULL.  White space in the text becomes single blanks.
+ * can isolate looks at the class itself.  err->setup is set where something essential is missing.
+ * connected: the connection still stands.  detail may be NULL.  White space in the text becomes
+ * single blanks.
  */
 enum store_status pg_error_set(struct store_error *err, const char *sqlstate, const char *text,
 			       const char *detail, bool connected);

@@ -4,7 +4,8 @@
  * A pooler may lead to another server, one that lacks commits, while our connection to it stands.
  * Where batches are kept for that case (buffer.keep), a server is known by its start, and each
  * transaction makes sure that it is still the one: on a server that was started at another time it
- * becomes read-only.  The 25006 that follows has us connect again, and look which batches are missing.
+ * becomes read-only.  The 25006 that follows has us connect again, and look which batches are
+ * missing.
  */
 #pragma once
 

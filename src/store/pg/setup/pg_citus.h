@@ -29,8 +29,8 @@ enum store_status pg_citus_distribute(struct pg_conn *c, const struct conf *conf
 enum store_status pg_citus_distributed(struct pg_conn *c, bool *ret, struct store_error *err);
 
 /*
- * What a connection for batches has to know: version is "" where metrics is not distributed, which with
- * "require" is STORE_HOLD, err->setup.  Sets c->distributed.
+ * What a connection for batches has to know: version is "" where metrics is not distributed, which
+ * with "require" is STORE_HOLD, err->setup.  Sets c->distributed.
  */
 enum store_status pg_citus_look(struct pg_conn *c, const struct conf *conf,
 				char version[PG_VERSION_MAX], struct store_error *err);

@@ -18,9 +18,9 @@
 #define PG_LOCK_NO_LIMIT 0
 
 /*
- * Starts a transaction that holds the lock until its end.  wait_ms is how long it waits for it at the
- * most (55P03).  With a limit, tables are not waited for longer than PG_LOCK_TABLE_MS either: behind
- * who waits for one, batches queue up.
+ * Starts a transaction that holds the lock until its end.  wait_ms is how long it waits for it at
+ * the most (55P03).  With a limit, tables are not waited for longer than PG_LOCK_TABLE_MS either:
+ * behind who waits for one, batches queue up.
  */
 #define PG_LOCK_TABLE_MS 2000
 enum store_status pg_lock_begin(struct pg_conn *c, uint64_t wait_ms, struct store_error *err);

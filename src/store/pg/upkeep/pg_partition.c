@@ -21,7 +21,7 @@
 #define MOVES 10          /* of rows to their partition, while others come, before it is locked */
 #define SQL_MAX 2048
 
-#define LOCK_WAIT_MS 60000         /* for other collectors, while no batch waits */
+#define LOCK_WAIT_MS 60000        /* for other collectors, while no batch waits */
 #define PREPARE_LOCK_WAIT_MS 2000 /* ... while the first one does */
 
 /* The lock that ends the move of a crowd: short tries, and others' time in between. */
@@ -175,8 +175,8 @@ name_of(char name[64], uint64_t from_us)
 }
 
 /*
- * Where the coordinator sends what it is told on to the nodes.  The default partition is locked before
- * rows are moved, and batches with rows for it wait.
+ * Where the coordinator sends what it is told on to the nodes.  The default partition is locked
+ * before rows are moved, and batches with rows for it wait.
  */
 static enum store_status
 fill_distributed(const struct work *w, const struct addition *a)
@@ -279,10 +279,11 @@ fill(const struct work *w, const struct addition *a)
 {
 	bool crowd = false;
 	uint64_t moved;
-	enum store_status st = execute(w,
-				       "CREATE TABLE %s.%s (LIKE %s.metrics INCLUDING ALL, CONSTRAINT"
-				       " bounds CHECK (time >= '%s' AND time < '%s'))",
-				       a->home, a->name, a->home, a->from, a->to);
+	enum store_status st =
+	    execute(w,
+		    "CREATE TABLE %s.%s (LIKE %s.metrics INCLUDING ALL, CONSTRAINT"
+		    " bounds CHECK (time >= '%s' AND time < '%s'))",
+		    a->home, a->name, a->home, a->from, a->to);
 
 	if (st == STORE_OK)
 		st = move_most(w, a, &crowd);

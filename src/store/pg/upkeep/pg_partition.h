@@ -9,15 +9,16 @@
  * Partitions are made ahead of the clock, by the janitor and not while a batch waits.  Rows from
  * other times (late ones, a backfill, a sender whose clock is wrong) go to the default partition;
  * an interval that gathers many there gets a partition of its own, and they move into it, while
- * batches go on.  Expired partitions are dropped.  Only a table that the migrations made is touched.
+ * batches go on.  Expired partitions are dropped.  Only a table that the migrations made is
+ *touched.
  */
 #pragma once
 
 #include "store/pg/link/pg_conn.h"
 
 /*
- * The partitions of the present, before the first batch.  Where they cannot be made, the default one
- * will do (STORE_OK), and pg_partition_maintain() will say why.
+ * The partitions of the present, before the first batch.  Where they cannot be made, the default
+ * one will do (STORE_OK), and pg_partition_maintain() will say why.
  */
 enum store_status pg_partition_prepare(struct pg_conn *c, const struct conf *conf,
 				       struct store_error *err);

@@ -10,7 +10,7 @@
 #include "store/pg/link/pg_conn.h"
 
 /*
- * Drops chunks that have expired, where nobody else does; logs chunks_dropped, and policy_failed where
- * it cannot, which is STORE_OK.
+ * Drops chunks that have expired, where nobody else does; logs chunks_dropped, and policy_failed
+ * where it cannot, which is STORE_OK.
  */
 enum store_status pg_retention(struct pg_conn *c, const struct conf *conf, struct store_error *err);
