@@ -18,7 +18,7 @@ def start(start_collector, timescale_cluster):
     def start_on_it(**settings):
         settings = {"database__timescaledb": "require", "batch__interval": 3600, **settings}
         collector = start_collector(fresh, **settings)
-        collector.wait_event("database_connected", timeout=60)
+        collector.wait_event("maintenance_done", timeout=60)
         collector.store = fresh
         return collector
 

@@ -129,9 +129,10 @@ janitor_setup(struct upkeep *base, struct store_error *err)
 		st = pg_citus_distributed(&p->c, &p->c.distributed, err);
 	p->hypertable = *timescaledb != '\0';
 	p->policies_due = p->hypertable;
-	if (st == STORE_OK && !p->hypertable)
-		st = pg_partition_prepare(&p->c, p->conf, err);
-	return st;
+	if (st != STORE_OK)
+		return st;
+	return p->hypertable ? pg_policy_prepare(&p->c, p->conf, err)
+			     : pg_partition_prepare(&p->c, p->conf, err);
 }
 
 /* ---- housekeeping ---- */

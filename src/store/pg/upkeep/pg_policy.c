@@ -12,7 +12,8 @@
 #include "store/pg/setup/pg_lock.h"
 
 #define SQL_MAX 512
-#define LOCK_WAIT_MS 60000 /* for another collector, which may be busy with all of its policies */
+#define LOCK_WAIT_MS 60000        /* for other collectors, while no batch waits */
+#define PREPARE_LOCK_WAIT_MS 2000 /* ... while the first one does */
 
 #define COLUMNSTORE "segmentby metric_name, orderby time DESC"
 #define WORK_MEM "64MB" /* see want_columnstore() */
@@ -49,7 +50,9 @@ struct work {
 	struct pg_conn *c;
 	const struct conf *conf;
 	const char *extension; /* the schema of its functions, quoted */
-	bool *again;           /* see pg_policy_apply() */
+	bool apache;           /* the edition that lacks most of them */
+	bool first;            /* pg_policy_prepare()'s: without a word, and not for long */
+	bool again;            /* see pg_policy_apply() */
 	struct store_error *err;
 };
 
@@ -248,10 +251,11 @@ change_locked(const struct work *w, const struct policy *p, bool *changed)
 
 /* Failures are logged here; what is returned ends the connection. */
 static enum store_status
-change(const struct work *w, const struct policy *p)
+change(struct work *w, const struct policy *p)
 {
 	bool changed = false;
-	enum store_status st = pg_lock_begin(w->c, LOCK_WAIT_MS, w->err);
+	enum store_status st =
+	    pg_lock_begin(w->c, w->first ? PREPARE_LOCK_WAIT_MS : LOCK_WAIT_MS, w->err);
 
 	if (st == STORE_OK)
 		st = change_locked(w, p, &changed);
@@ -264,7 +268,9 @@ change(const struct work *w, const struct policy *p)
 	}
 	if (st == STORE_STOPPED || w->err->reconnect)
 		return st;
-	*w->again = *w->again || st == STORE_RETRY;
+	w->again = w->again || st == STORE_RETRY;
+	if (w->first)
+		return STORE_OK;
 	log_event_limited(LOG_WARNING, kinds[p->kind].failed, "policy_failed",
 			  LOG_STR("policy", p->name), LOG_STR("value", p->shown),
 			  LOG_STR("error", w->err->text), LOG_STR("sqlstate", w->err->sqlstate),
@@ -286,7 +292,7 @@ log_differs(const struct pg_policy_state *s, const struct policy *p)
 }
 
 static enum store_status
-apply(const struct work *w, const struct pg_policy_state *s, const struct policy *p)
+apply(struct work *w, const struct pg_policy_state *s, const struct policy *p)
 {
 	switch (judge(s, p)) {
 	case SAME:
@@ -303,7 +309,7 @@ apply(const struct work *w, const struct pg_policy_state *s, const struct policy
 /* ---- all of them ---- */
 
 static enum store_status
-apply_rollups(const struct work *w, const struct pg_policy_state *s)
+apply_rollups(struct work *w, const struct pg_policy_state *s)
 {
 	const struct conf_list *list = &w->conf->table.rollups;
 	enum store_status st = STORE_OK;
@@ -331,7 +337,7 @@ is_configured(const struct work *w, const char *name)
 }
 
 static enum store_status
-stop_rollups(const struct work *w, const struct pg_policy_state *s)
+stop_rollups(struct work *w, const struct pg_policy_state *s)
 {
 	enum store_status st = STORE_OK;
 	struct policy p;
@@ -347,19 +353,31 @@ stop_rollups(const struct work *w, const struct pg_policy_state *s)
 	return st;
 }
 
-/* A refresh never reaches further back than metrics are kept: so rollups go before retention. */
+/* What counts for the next batch: the chunks that it creates, and whether it may go into the
+ * columnstore. */
 static enum store_status
-apply_all(const struct work *w, const struct pg_policy_state *s)
+apply_first(struct work *w, const struct pg_policy_state *s)
 {
 	enum store_status st;
 	struct policy p;
 
-	want_columnstore(&p, COLUMNS, w->conf);
+	want(&p, CHUNK_INTERVAL, "chunk_interval", w->conf->table.chunk_interval_us);
 	st = apply(w, s, &p);
-	if (st == STORE_OK) {
-		want_columnstore(&p, MEMORY, w->conf);
-		st = apply(w, s, &p);
-	}
+	if (st != STORE_OK || w->apache)
+		return st;
+	want_columnstore(&p, COLUMNS, w->conf);
+	return apply(w, s, &p);
+}
+
+/* A refresh never reaches further back than metrics are kept: so rollups go before retention. */
+static enum store_status
+apply_others(struct work *w, const struct pg_policy_state *s)
+{
+	enum store_status st;
+	struct policy p;
+
+	want_columnstore(&p, MEMORY, w->conf);
+	st = apply(w, s, &p);
 	if (st == STORE_OK) {
 		want(&p, COMPRESS_AFTER, "compress_after", w->conf->table.compress_after_us);
 		st = apply(w, s, &p);
@@ -401,43 +419,56 @@ log_left_out(const struct conf *conf)
 }
 
 static enum store_status
-apply_to(struct work *w, PGresult *extension)
+apply_all(struct work *w)
 {
 	struct pg_policy_state s = {0};
-	struct policy p;
-	bool apache;
-	enum store_status st;
+	enum store_status st = pg_policy_state_read(w->c, w->conf, w->extension, &s, w->err);
 
-	w->extension = PQgetvalue(extension, 0, 0);
-	apache = *PQgetvalue(extension, 0, 1) == 't';
-	st = pg_policy_state_read(w->c, w->conf, w->extension, &s, w->err);
-	if (st == STORE_OK) {
-		want(&p, CHUNK_INTERVAL, "chunk_interval", w->conf->table.chunk_interval_us);
-		st = apply(w, &s, &p);
-	}
-	if (st == STORE_OK && apache)
+	if (st == STORE_OK)
+		st = apply_first(w, &s);
+	if (st == STORE_OK && w->apache && !w->first)
 		log_left_out(w->conf);
-	else if (st == STORE_OK)
-		st = apply_all(w, &s);
+	else if (st == STORE_OK && !w->first)
+		st = apply_others(w, &s);
 	pg_policy_state_done(&s);
 	return st;
+}
+
+/* Where there is TimescaleDB, and database.migrate lets us. */
+static enum store_status
+work(struct work *w)
+{
+	PGresult *r = NULL;
+	enum store_status st;
+
+	if (!w->conf->database.migrate)
+		return STORE_OK;
+	st = pg_query(w->c, extension_sql, &r, w->err);
+	if (st == STORE_OK && PQntuples(r) > 0) {
+		w->extension = PQgetvalue(r, 0, 0);
+		w->apache = *PQgetvalue(r, 0, 1) == 't';
+		st = apply_all(w);
+	}
+	PQclear(r);
+	return st;
+}
+
+enum store_status
+pg_policy_prepare(struct pg_conn *c, const struct conf *conf, struct store_error *err)
+{
+	struct work w = {.c = c, .conf = conf, .first = true, .err = err};
+	enum store_status st = work(&w);
+
+	return st == STORE_STOPPED || err->reconnect ? st : STORE_OK;
 }
 
 enum store_status
 pg_policy_apply(struct pg_conn *c, const struct conf *conf, bool *again, struct store_error *err)
 {
-	struct work w = {.c = c, .conf = conf, .again = again, .err = err};
-	PGresult *r = NULL;
-	enum store_status st;
+	struct work w = {.c = c, .conf = conf, .err = err};
+	enum store_status st = work(&w);
 
-	*again = false;
-	if (!conf->database.migrate)
-		return STORE_OK;
-	st = pg_query(c, extension_sql, &r, err);
-	if (st == STORE_OK && PQntuples(r) > 0)
-		st = apply_to(&w, r);
-	PQclear(r);
-	*again = *again || st == STORE_RETRY || st == STORE_STOPPED;
+	*again = w.again || st == STORE_RETRY || st == STORE_STOPPED;
 	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
 		return st;
 	log_event_limited(LOG_WARNING, "policy_failed", "policy_failed",

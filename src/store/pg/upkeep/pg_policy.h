@@ -17,6 +17,13 @@
 #include "store/pg/link/pg_conn.h"
 
 /*
+ * The first two, which count for the next batch: before there is one.  Where that cannot be done,
+ * batches are stored all the same (STORE_OK), and pg_policy_apply() will say why.
+ */
+enum store_status pg_policy_prepare(struct pg_conn *c, const struct conf *conf,
+				    struct store_error *err);
+
+/*
  * Applies what differs, if database.migrate lets us, and logs policy_applied {policy, value} (""
  * when it was removed).  What the role may not do is logged as policy_failed, and what the Apache
  * edition lacks once as policies_left_out; both count as STORE_OK.  A hypertable that others have
