@@ -12,7 +12,7 @@
 #include "buffer/queue/queue.h"
 #include "buffer/spool/spool.h"
 #include "config.h"
-#include "net/client.h"
+#include "net/clients.h"
 #include "net/listeners.h"
 #include "net/loop.h"
 #include "base/clock.h"
