@@ -13,7 +13,7 @@
 #include "buffer/spool/spool.h"
 #include "config.h"
 #include "server_reload.h"
-#include "net/client.h"
+#include "net/clients.h"
 #include "net/listeners.h"
 #include "net/loop.h"
 #include "base/clock.h"

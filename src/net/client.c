@@ -1,134 +1,173 @@
+/*
+ * client.c - one connection: its socket, and what the bytes that it sends ask for.
+ *
+ * Calls go one way, down this picture.  What the queue calls (client_state.c) never parses, and
+ * never appends to it:
+ *
+ *	loop: readable     loop: clients.go_on     stop              queue: safe, or lost
+ *	      │                   │                  │                      │
+ *	 client_ready        client_go_on       client_drain            answers.c
+ *	      │                   │                  │                      │
+ *	      └── client_read ────┼──────────────────┘                 client_told
+ *	                          │                                         │
+ *	         client_consume: parser_next() gives a step                 │
+ *	               ├── metrics:  client_append  ──> queue_append()      │
+ *	               ├── question: client_ask     ──> answers_add()       │
+ *	               └── refused:  client_refuse  ──> refusal_report()    │
+ *	                          │                                         │
+ *	                          └───────────── client_send ───────────────┘
+ *	                                              │
+ *	                                        client_settle: what it waits for next
+ *
+ * A client with CLIENT_SYNCS_MAX questions open may ask no more (client_may_ask()): it is neither
+ * parsed nor read.  If whole frames wait in its rest when the queue's word lets it go on,
+ * client_settle() puts it on a list, and the event clients.go_on takes it from there.
+ */
 #include "net/client.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "net/client_internal.h"
 #include "base/clock.h"
 #include "log/log.h"
+#include "net/refusal.h"
+#include "wire/parser.h"
 
 /* Per client at stop, more than a socket holds: a sender may never pause. */
 #define DRAIN_READS 32
 
-/* ---- states ---- */
+static_assert(sizeof(struct client) < 1024, "what an idle client costs");
 
-const char *
-client_name(const struct client *c, char buf[ADDRESS_TEXT_MAX])
+/* ---- what its bytes ask for ---- */
+
+static void
+log_metrics(const struct client *c, const struct parser_step *step)
 {
-	return address_format((const struct sockaddr *)&c->peer, c->peer_len, buf);
-}
+	char peer[ADDRESS_TEXT_MAX];
+	struct frame f;
 
-static unsigned
-client_events(const struct client *c)
-{
-	unsigned write = client_wants_write(c) ? LOOP_WRITE : 0;
-
-	switch (c->state) {
-	case CLIENT_OPEN:
-		return write | (c->n_syncs < CLIENT_SYNCS_MAX ? LOOP_READ : 0);
-	case CLIENT_PAUSED: /* the queue is full: TCP holds the sender back */
-	case CLIENT_ENDING:
-		return write;
-	case CLIENT_CLOSED:
-		return 0;
+	(void)client_name(c, peer);
+	for (size_t at = 0; at < step->len;) {
+		at += frame_read(step->frames + at, &f);
+		log_event(LOG_INFO, "metric_received", LOG_STR("client", peer),
+			  LOG_BYTES("metric", f.name, f.name_len), LOG_F64("value", f.value),
+			  LOG_TIME("time", f.time_us));
 	}
-	return 0;
 }
 
-void
-client_watch(struct client *c)
+/* May close it: its own metrics can push those out that it waits for. */
+static void
+client_append(struct client *c, const struct parser_step *step)
 {
-	int r = loop_io_set(&c->io, c->fd, client_events(c));
+	const struct batch_part part = {step->rows, step->min_us, step->max_us};
 
+	if (c->set->conf->log.metrics)
+		log_metrics(c, step);
+	c->refused_in_row = 0;
+	c->frames += step->rows;
+	answers_cover(&c->answers, queue_append(c->set->queue, step->frames, step->len, &part));
+}
+
+static void
+client_ask(struct client *c, const struct frame *f)
+{
+	uint8_t answer[FRAME_ANSWER_SIZE];
+	int r;
+
+	frame_encode_answer(answer, f->time_us, c->refused_since_question);
+	c->refused_in_row = 0;
+	c->refused_since_question = 0;
+	r = answers_add(&c->answers, f->sync_level, answer);
 	if (r < 0)
-		client_close(c, strerror(-r));
+		client_close(c, r == -ENODATA ? "metrics_dropped" : "error");
 }
 
 static void
-client_enter(struct client *c, enum client_state next)
-{
-	c->state = next;
-	client_watch(c);
-}
-
-static void
-list_unlink(struct clients *cs, struct client *c)
-{
-	*(c->prev ? &c->prev->next : &cs->oldest) = c->next;
-	*(c->next ? &c->next->prev : &cs->newest) = c->prev;
-}
-
-static void
-list_append(struct clients *cs, struct client *c)
-{
-	c->prev = cs->newest;
-	c->next = NULL;
-	*(c->prev ? &c->prev->next : &cs->oldest) = c;
-	cs->newest = c;
-}
-
-void
-client_touch(struct client *c)
-{
-	c->active_ms = clock_ms();
-	if (c->set->newest == c)
-		return;
-	list_unlink(c->set, c);
-	list_append(c->set, c);
-}
-
-/* A peer can bring offences about as often as it likes: they are limited. */
-static void
-log_disconnect(const struct client *c, const char *reason)
+client_refuse(struct client *c, const struct frame *f, const uint8_t *p, size_t size)
 {
 	char peer[ADDRESS_TEXT_MAX];
 
-	if (strcmp(reason, "protocol_error") == 0)
-		log_event_limited(LOG_WARNING, "client_disconnected/protocol_error",
-				  "client_disconnected", LOG_STR("client", client_name(c, peer)),
-				  LOG_U64("frames", c->frames), LOG_U64("refused", c->refused),
-				  LOG_STR("reason", reason));
-	else if (log_enabled(LOG_DEBUG))
-		log_event(LOG_DEBUG, "client_disconnected", LOG_STR("client", client_name(c, peer)),
-			  LOG_U64("frames", c->frames), LOG_U64("refused", c->refused),
-			  LOG_STR("reason", reason));
-}
-
-/* Closes the socket at once; the memory goes at the end of the turn. */
-void
-client_close(struct client *c, const char *reason)
-{
-	struct clients *cs = c->set;
-
-	if (c->state == CLIENT_CLOSED)
+	refusal_report(c->set->stats, client_name(c, peer), f, p, size);
+	c->refused++;
+	c->refused_since_question++;
+	if (++c->refused_in_row < c->set->conf->max_invalid_frames)
 		return;
-	log_disconnect(c, reason);
-	c->state = CLIENT_CLOSED;
-	(void)loop_io_set(&c->io, c->fd, 0);
-	(void)close(c->fd);
-	c->fd = -1;
-	client_forget_syncs(c);
-	client_drop_stash(c);
-	cs->stats->clients--;
-	list_unlink(cs, c);
-	c->next = cs->dead;
-	cs->dead = c;
+	c->set->stats->clients_protocol_error++;
+	client_close(c, "protocol_error");
 }
 
-static void
-free_dead(void *arg)
+static struct frame_window
+window_now(const struct conf *conf)
 {
-	struct clients *cs = arg;
+	struct frame_window w = FRAME_WINDOW_ALL;
+	uint64_t now_us;
 
-	while (cs->dead) {
-		struct client *c = cs->dead;
+	if (!conf->timestamps.max_age_us && !conf->timestamps.max_future_us)
+		return w;
+	now_us = clock_real_us();
+	if (conf->timestamps.max_age_us && conf->timestamps.max_age_us < now_us)
+		w.min_us = now_us - conf->timestamps.max_age_us;
+	if (conf->timestamps.max_future_us)
+		w.max_us = now_us + conf->timestamps.max_future_us;
+	return w;
+}
 
-		cs->dead = c->next;
-		free(c);
+/* Does what the next bytes ask for; returns how many these were, 0 where more must come first. */
+static size_t
+client_step(struct client *c, const uint8_t *buf, size_t len, const struct frame_window *window)
+{
+	const struct queue_room room = queue_make_room(c->set->queue);
+	const struct parser_room one_append = {room.rows, room.bytes};
+	struct parser_step step;
+
+	switch (parser_next(buf, len, window, &one_append, &step)) {
+	case PARSER_MORE:
+		break;
+	case PARSER_METRICS:
+		client_append(c, &step);
+		break;
+	case PARSER_QUESTION:
+		client_ask(c, &step.frame);
+		break;
+	case PARSER_REFUSED:
+		client_refuse(c, &step.frame, buf, step.used);
+		break;
 	}
+	return step.used;
+}
+
+/* The first len bytes of the shared buffer are c's; what cannot be dealt with yet is its rest. */
+static void
+client_consume(struct client *c, size_t len)
+{
+	const struct frame_window window = window_now(c->set->conf);
+	const uint8_t *buf = c->set->buffer;
+	size_t done = 0, used;
+
+	do {
+		used = client_step(c, buf + done, len - done, &window);
+		done += used;
+		if (!used || !client_may_ask(c))
+			client_send(c); /* what is due already; then it may ask on */
+	} while (used && client_may_ask(c));
+	if (c->state != CLIENT_CLOSED &&
+	    rest_set(&c->rest, buf + done, len - done, !client_may_ask(c), &c->set->rest_heap) < 0)
+		client_close(c, "error");
+}
+
+void
+client_go_on(struct client *c)
+{
+	client_again_unlink(c);
+	if (!c->rest.whole || !client_may_ask(c))
+		return;
+	/* It has its rest until there is a new one: so nothing takes it for done on the way. */
+	memcpy(c->set->buffer, rest_bytes(&c->rest), c->rest.len);
+	client_consume(c, c->rest.len);
+	client_settle(c);
 }
 
 /* ---- the socket ---- */
@@ -138,18 +177,19 @@ client_eof(struct client *c, const char *reason)
 {
 	char peer[ADDRESS_TEXT_MAX];
 
-	if (c->kept && !c->stash) {
-		c->set->stats->truncated_frames++;
-		c->set->stats->truncated_bytes += c->kept;
-		log_event_limited(LOG_WARNING, "frame_refused/truncated_frame", "frame_refused",
-				  LOG_STR("client", client_name(c, peer)),
-				  LOG_STR("reason", "truncated_frame"),
-				  LOG_HEX("frame", c->tail, c->kept));
-	}
-	if (c->syncs)
-		client_enter(c, CLIENT_ENDING);
+	if (c->rest.len)
+		refusal_report_truncated(c->set->stats, client_name(c, peer), rest_bytes(&c->rest),
+					 c->rest.len);
+	if (c->answers.open)
+		c->state = CLIENT_ENDING;
 	else
 		client_close(c, reason);
+}
+
+static bool
+client_may_read(const struct client *c)
+{
+	return c->state == CLIENT_OPEN && client_may_ask(c);
 }
 
 /* One read.  Returns false when there is nothing more to read now. */
@@ -157,35 +197,28 @@ static bool
 client_read(struct client *c)
 {
 	struct clients *cs = c->set;
-	size_t kept, done;
+	size_t rest = c->rest.len;
 	ssize_t n;
 
+	assert(!c->rest.whole);
 	if (!queue_accepts(cs->queue)) {
-		client_enter(c, CLIENT_PAUSED);
+		c->state = CLIENT_PAUSED;
 		return false;
 	}
-	kept = client_take_kept(c);
+	memcpy(cs->buffer, rest_bytes(&c->rest), rest);
 	do
-		n = recv(c->fd, cs->buffer + kept, READ_SIZE, 0);
+		n = recv(c->fd, cs->buffer + rest, CLIENT_READ_SIZE, 0);
 	while (n < 0 && errno == EINTR);
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return false;
 	if (n <= 0) {
-		int error = n < 0 ? errno : 0;
-
-		client_keep(c, cs->buffer, kept);
-		if (error == EAGAIN || error == EWOULDBLOCK)
-			return false;
-		client_eof(c, error ? "error" : "eof");
+		client_eof(c, n < 0 ? "error" : "eof");
 		return false;
 	}
 	cs->stats->bytes_received += (uint64_t)n;
 	client_touch(c);
-	done = client_parse(c, cs->buffer, kept + (size_t)n);
-	client_keep(c, cs->buffer + done, kept + (size_t)n - done);
-	if (c->state == CLIENT_CLOSED)
-		return false;
-	if (c->syncs)
-		client_answer(c); /* watches anew */
-	return c->state == CLIENT_OPEN && c->n_syncs < CLIENT_SYNCS_MAX;
+	client_consume(c, rest + (size_t)n);
+	return client_may_read(c);
 }
 
 static void
@@ -193,15 +226,18 @@ client_ready(void *arg, unsigned events)
 {
 	struct client *c = arg;
 
+	/* Who has gone takes no answer, but what it has sent is read all the same. */
 	if (events & LOOP_HANGUP)
-		client_mute(c);
+		answers_mute(&c->answers);
 	else if (events & LOOP_WRITE)
-		client_answer(c);
-	if (c->state == CLIENT_OPEN && (events & (LOOP_READ | LOOP_HANGUP)))
+		client_send(c);
+	client_go_on(c);
+	if (events & (LOOP_READ | LOOP_HANGUP) && client_may_read(c))
 		(void)client_read(c);
+	client_settle(c);
 }
 
-static int
+int
 client_new(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t len)
 {
 	struct client *c = calloc(1, sizeof(*c));
@@ -212,8 +248,8 @@ client_new(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t len)
 		return -ENOMEM;
 	c->set = cs;
 	c->fd = fd;
-	c->syncs_tail = &c->syncs;
 	c->active_ms = clock_ms();
+	answers_init(&c->answers, &cs->answers, c);
 	if (sa->sa_family == AF_INET || sa->sa_family == AF_INET6) {
 		c->peer_len = len < sizeof(c->peer) ? len : (socklen_t)sizeof(c->peer);
 		memcpy(&c->peer, sa, c->peer_len);
@@ -229,152 +265,21 @@ client_new(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t len)
 		free(c);
 		return r;
 	}
-	list_append(cs, c);
-	cs->stats->clients++;
-	cs->stats->clients_total++;
-	return 0;
-}
-
-/* ---- the set ---- */
-
-static bool
-allowed(const struct conf *conf, const struct sockaddr *sa)
-{
-	size_t i;
-
-	for (i = 0; i < conf->n_allow; i++)
-		if (cidr_match(&conf->allow[i], sa))
-			return true;
-	return conf->n_allow == 0;
-}
-
-void
-clients_accept(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t len)
-{
-	char peer[ADDRESS_TEXT_MAX];
-	const char *why = NULL;
-
-	if (!allowed(cs->conf, sa))
-		why = "not_allowed";
-	else if (cs->stats->clients >= cs->conf->max_clients)
-		why = "max_clients";
-	else if (client_new(cs, fd, sa, len) < 0)
-		why = "out_of_memory";
-	if (!why) {
-		if (log_enabled(LOG_DEBUG))
-			log_event(LOG_DEBUG, "client_connected",
-				  LOG_STR("client", address_format(sa, len, peer)));
-		return;
-	}
-	cs->stats->clients_refused++;
-	log_event_limited(LOG_WARNING, "client_refused", "client_refused",
-			  LOG_STR("client", address_format(sa, len, peer)), LOG_STR("reason", why));
-	(void)close(fd);
-}
-
-int
-clients_new(struct loop *loop, struct queue *q, struct stats *stats, struct conf *conf,
-	    struct clients **ret)
-{
-	struct clients *cs = calloc(1, sizeof(*cs));
-
-	if (!cs)
-		return -ENOMEM;
-	cs->buffer = malloc(READ_SIZE + READ_SIZE + TAIL_MAX);
-	if (!cs->buffer) {
-		free(cs);
-		return -ENOMEM;
-	}
-	cs->loop = loop;
-	cs->queue = q;
-	cs->stats = stats;
-	cs->conf = conf_ref(conf);
-	loop_on_turn(loop, free_dead, cs);
-	*ret = cs;
+	client_enlist(c);
 	return 0;
 }
 
 void
-clients_free(struct clients *cs)
-{
-	if (!cs)
-		return;
-	while (cs->oldest)
-		client_close(cs->oldest, "stopping");
-	free_dead(cs);
-	conf_unref(cs->conf);
-	free(cs->buffer);
-	free(cs);
-}
-
-void
-clients_set_conf(struct clients *cs, struct conf *conf)
-{
-	conf_unref(cs->conf);
-	cs->conf = conf_ref(conf);
-}
-
-void
-clients_resume(struct clients *cs)
-{
-	struct client *c, *next;
-
-	for (c = cs->oldest; c; c = next) {
-		next = c->next;
-		if (c->state == CLIENT_PAUSED)
-			client_enter(c, CLIENT_OPEN);
-	}
-}
-
-void
-clients_tick(struct clients *cs)
-{
-	uint64_t timeout_ms = cs->conf->client_timeout_ms;
-	uint64_t now_ms = clock_ms();
-	struct client *c, *next;
-
-	if (!timeout_ms)
-		return;
-	for (c = cs->oldest; c && now_ms - c->active_ms >= timeout_ms; c = next) {
-		next = c->next;
-		/* Who waits for us is not to blame for silence, unless it takes no answer. */
-		if (!client_wants_write(c) && (c->state != CLIENT_OPEN || c->n_syncs))
-			continue;
-		cs->stats->clients_timed_out++;
-		client_close(c, "timeout");
-	}
-}
-
-static void
 client_drain(struct client *c)
 {
-	while (c->state == CLIENT_OPEN && c->drain_reads++ < DRAIN_READS && client_read(c))
+	client_go_on(c);
+	while (client_may_read(c) && c->drain_reads++ < DRAIN_READS && client_read(c))
 		;
-	if (c->state != CLIENT_OPEN) /* a paused one has its turn when the queue has room again */
-		return;
-	if (c->syncs)
-		client_enter(c, CLIENT_ENDING);
-	else
-		client_close(c, "stopping");
-}
-
-void
-clients_drain(struct clients *cs)
-{
-	uint64_t n = cs->stats->clients;
-
-	/* By turning the list round: any client may be closed meanwhile. */
-	for (; n && cs->oldest; n--) {
-		struct client *c = cs->oldest;
-
-		list_unlink(cs, c);
-		list_append(cs, c);
-		client_drain(c);
+	if (c->state == CLIENT_OPEN) { /* a paused one goes on when the queue has room again */
+		if (c->answers.open)
+			c->state = CLIENT_ENDING;
+		else
+			client_close(c, "stopping");
 	}
-}
-
-size_t
-clients_waiting(const struct clients *cs)
-{
-	return cs->waiting;
+	client_settle(c);
 }

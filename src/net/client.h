@@ -1,54 +1,105 @@
 /*
- * client.h - the connections that senders hold.
- *
- * Reads frames into one shared buffer, judges them, and appends whole runs of valid ones to
- * the queue in one copy.  Of each connection only an unfinished frame is kept (271 bytes at
- * most), so that an idle one costs less than 1 KiB.
+ * client.h - one connection of a sender.  clients.c, which has the set of them, includes it, and
+ * nobody else: clients.h is what others see.
  *
  *	        ┌────────── queue full ─────────┐
  *	        v                               │
  *	     PAUSED ──── queue drained ────> OPEN ── end of stream, stop ──> ENDING ──> CLOSED
  *	                                        └── error, protocol error ─────────────^
  *
- * ENDING: nothing is read any more; closes once the last sync frame has its answer.
- * Answers are sent in the order of the questions.  A client with CLIENT_SYNCS_MAX questions
- * open is not read until it takes answers.
- *
- * Everything here runs in the loop thread.
+ * ENDING: nothing is read any more.  What was read is dealt with, and the client closes once its
+ * last question has its answer.
  */
 #pragma once
 
-#include <stddef.h>
-#include <sys/socket.h>
+#include <netinet/in.h>
+#include <stdbool.h>
 
-#include "buffer/queue/queue.h"
+#include "net/answers.h"
+#include "net/clients.h"
 #include "net/loop.h"
-#include "conf/conf.h"
-#include "log/stats.h"
+#include "net/rest.h"
 
-#define CLIENT_SYNCS_MAX 256
+#define CLIENT_READ_SIZE ((size_t)256 * 1024)
 
-struct clients;
+enum client_state { CLIENT_OPEN, CLIENT_PAUSED, CLIENT_ENDING, CLIENT_CLOSED };
 
-/* All arguments are borrowed, except conf, of which it takes a reference. */
-int clients_new(struct loop *loop, struct queue *q, struct stats *stats, struct conf *conf,
-		struct clients **ret);
-void clients_free(struct clients *cs); /* closes all; NULL is fine */
+struct client {
+	struct clients *set;        /* borrowed */
+	struct client *prev, *next; /* by last activity, oldest first; next links the dead too */
+	struct loop_io io;
+	int fd;
+	enum client_state state;
+	uint64_t active_ms;
+	uint64_t frames;
+	uint64_t refused;
+	uint64_t refused_since_question;
+	unsigned refused_in_row;
+	unsigned drain_reads; /* how often it was read at stop */
 
-/* Applies changed settings to the connections that are open, too. */
-void clients_set_conf(struct clients *cs, struct conf *conf);
+	struct answers answers;
+	struct rest rest;
+	struct client *again_next, **again_link; /* the set's list; link is NULL when not on it */
 
-/* Takes a connected socket; closes it when the peer is not allowed or max_clients is reached. */
-void clients_accept(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t len);
+	socklen_t peer_len;
+	struct sockaddr_in6 peer; /* large enough for IPv4; unix peers have no name */
+};
 
-/* The queue accepts metrics again. */
-void clients_resume(struct clients *cs);
+struct clients {
+	struct loop *loop;   /* borrowed */
+	struct queue *queue; /* borrowed */
+	struct stats *stats; /* borrowed */
+	struct conf *conf;   /* a reference */
+	struct client *oldest, *newest;
+	struct client *dead; /* closed in this turn */
 
-/* Once a second: closes those that were silent for client_timeout. */
-void clients_tick(struct clients *cs);
+	struct client *again; /* whole frames wait in their rest, and they may ask again */
+	size_t n_again;
+	struct loop_event go_on; /* raised when somebody is put on that list */
 
-/* Stop: reads what is in the sockets by now, then no more; answers are still given. */
-void clients_drain(struct clients *cs);
+	struct answers_common answers;
+	size_t rest_heap; /* see rest_set() */
+	uint8_t *buffer;  /* REST_SMALL + CLIENT_READ_SIZE */
+};
 
-/* How many sync frames wait for their answer. */
-size_t clients_waiting(const struct clients *cs);
+/* ---- client.c: reading, parsing ---- */
+
+/* Takes a connected socket; on an error it is still the caller's. */
+int client_new(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t len);
+
+/* Takes it from the set's list "again", and deals with the whole frames of its rest. */
+void client_go_on(struct client *c);
+
+/* Reads what its socket has, for the last time, unless it is paused. */
+void client_drain(struct client *c);
+
+/* ---- client_state.c: lists, states, answers ---- */
+
+void client_enlist(struct client *c);       /* a new one */
+void client_touch(struct client *c);        /* has shown life, or has its answer only now */
+void client_to_end(struct client *c);       /* puts it at the newest end of the set's list */
+void client_again_unlink(struct client *c); /* fine when it is not on that list */
+
+const char *client_name(const struct client *c, char buf[ADDRESS_TEXT_MAX]);
+
+/* Are there fewer than CLIENT_SYNCS_MAX questions open?  If not, it is neither parsed nor read. */
+bool client_may_ask(const struct client *c);
+
+/* Does it wait for us, so that its silence means nothing? */
+bool client_waits(const struct client *c);
+
+void client_send(struct client *c); /* the answers that are due */
+
+/* Of answers_common: the queue has something to say. */
+void client_told(void *arg, bool ok);
+
+/*
+ * After whatever has happened to c: decides what it waits for next, and closes it when that is
+ * nothing.
+ */
+void client_settle(struct client *c);
+
+void client_resume(struct client *c); /* if it is paused; reads nothing */
+
+/* Closes the socket at once; the memory goes at the end of the turn. */
+void client_close(struct client *c, const char *reason);

@@ -175,9 +175,7 @@ listener_adopt(struct listener *l)
 
 /* ---- accepting ---- */
 
-/*
- * What concerns this one connection only (accept(2), "Error handling"): the next one may be fine.
- */
+/* It concerns this one connection only (accept(2), "Error handling"): the next one may be fine. */
 static bool
 error_passes(int error)
 {
@@ -224,7 +222,8 @@ accept_some(struct listener *l, unsigned max)
 }
 
 /*
- * EMFILE, ENFILE, ENOBUFS, ENOMEM; anything unforeseen too, which would else be met at every turn.
+ * EMFILE, ENFILE, ENOBUFS, ENOMEM; also any error that we do not know, which would otherwise come
+ * again in every turn of the loop.
  */
 static void
 listener_pause(struct listener *l, int error)
@@ -296,7 +295,7 @@ listener_watch(struct listener *l)
 	return loop_io_set(&l->io, l->fd, LOOP_READ);
 }
 
-/* The last step of both constructors; r is how its socket was come by. */
+/* The last step of both constructors; r is what opening or adopting the socket returned. */
 static int
 listener_start(struct listener *l, int r, struct listener **ret)
 {
@@ -356,7 +355,7 @@ listener_stop(struct listener *l, unsigned max)
 	char buf[ADDRESS_TEXT_MAX];
 	int r;
 
-	remove_file(l); /* first, so that nobody joins the queue behind our back */
+	remove_file(l); /* first, so that nobody connects from here on */
 	r = l->inherited ? 0 : accept_some(l, max);
 	if (r < 0)
 		log_event(LOG_WARNING, "accept_failed",

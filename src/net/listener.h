@@ -21,7 +21,7 @@
 #include "net/loop.h"
 #include "base/address.h"
 
-#define LISTENER_ACCEPTS 64 /* per wake-up, at most: others want their turn too */
+#define LISTENER_ACCEPTS 64 /* per wake-up, at most: clients are to be read, too */
 #define LISTENER_PAUSE_MIN_MS 100
 #define LISTENER_PAUSE_MAX_MS 1000
 

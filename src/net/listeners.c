@@ -15,7 +15,7 @@ struct entry {
 	struct entry *next;
 	char *text; /* as configured; NULL for a socket of systemd's */
 	struct listener *listener;
-	bool keep; /* scratch of a reload: the new settings name it */
+	bool wanted; /* during a reload: the new settings name it */
 };
 
 struct listeners {
@@ -193,15 +193,15 @@ entry_find(const struct listeners *ls, const char *text)
 }
 
 static void
-close_unkept(struct listeners *ls)
+close_unwanted(struct listeners *ls)
 {
 	struct entry **link = &ls->entries;
 
 	while (*link) {
 		struct entry *e = *link;
 
-		if (e->keep) {
-			e->keep = false;
+		if (e->wanted) {
+			e->wanted = false;
 			link = &e->next;
 			continue;
 		}
@@ -222,7 +222,7 @@ open_missing(struct listeners *ls, const struct conf *conf, bool log)
 		int r = entry_find(ls, text) ? 0 : entry_open(ls, text);
 
 		if (r == 0)
-			entry_find(ls, text)->keep = true;
+			entry_find(ls, text)->wanted = true;
 		else if (log)
 			listen_failed(text, r);
 		complete &= r == 0;
@@ -232,7 +232,7 @@ open_missing(struct listeners *ls, const struct conf *conf, bool log)
 
 /* Copies the addresses that the settings no longer name; the list ends with NULL. */
 static char **
-unkept_addresses(const struct listeners *ls)
+unwanted_addresses(const struct listeners *ls)
 {
 	const struct entry *e;
 	char **list;
@@ -243,7 +243,7 @@ unkept_addresses(const struct listeners *ls)
 	list = calloc(n + 1, sizeof(*list));
 	n = 0;
 	for (e = ls->entries; list && e; e = e->next) {
-		if (e->keep)
+		if (e->wanted)
 			continue;
 		list[n] = strdup(e->text);
 		if (list[n])
@@ -262,12 +262,12 @@ listeners_set_conf(struct listeners *ls, const struct conf *conf)
 		return;
 	}
 	if (open_missing(ls, conf, false)) {
-		close_unkept(ls);
+		close_unwanted(ls);
 		return;
 	}
 	/* Perhaps an old address is in the way of a new one.  If not, the old ones serve on. */
-	old = unkept_addresses(ls);
-	close_unkept(ls);
+	old = unwanted_addresses(ls);
+	close_unwanted(ls);
 	if (!open_missing(ls, conf, true))
 		for (char **text = old; text && *text; text++)
 			(void)entry_open(ls, *text);
@@ -275,11 +275,11 @@ listeners_set_conf(struct listeners *ls, const struct conf *conf)
 		free(*text);
 	free(old);
 	for (struct entry *e = ls->entries; e; e = e->next)
-		e->keep = false;
+		e->wanted = false;
 }
 
 void
 listeners_stop(struct listeners *ls)
 {
-	close_unkept(ls);
+	close_unwanted(ls);
 }

@@ -66,7 +66,15 @@ int loop_turn(struct loop *l, int timeout_ms);
 
 /*
  * Adds an end-of-turn hook, called once per turn after the callbacks.  Hooks, LOOP_HOOKS_MAX
- * of them at most, are called in the order in which they were added.
+ * of them at most, are called in the order in which they were added.  The daemon's, in this order:
+ *
+ *	clients.c  frees the connections that were closed
+ *	server.c   at a stop, reads the clients for the last time; then queue_end_turn() hands what
+ *was appended in this turn to the spool, and the end is decided
+ *
+ * The server's stays the last: what is appended behind it is in no spool block until the next turn
+ * ends, and there may be none for a while.  Clients that are closed behind the clients' hook, by
+ * queue_end_turn(), are freed at the end of the next turn.
  */
 void loop_on_turn(struct loop *l, loop_fn *fn, void *arg);
 

@@ -21,7 +21,7 @@ struct poll_state {
 	struct loop_io **ios; /* borrowed */
 	unsigned n;
 	unsigned cap;
-	unsigned next; /* where the next scan starts, so that every descriptor has its turn */
+	unsigned next; /* where the next scan starts, so that none is passed over for ever */
 };
 
 static int

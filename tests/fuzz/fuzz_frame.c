@@ -1,14 +1,16 @@
 /*
  * fuzz_frame.c - the input is a stream as a sender would send it (a corpus
- * file can be replayed with nc).  It must decode to the same frames in whole
- * and in pieces, whose sizes are the input's bytes read backwards: bytes
- * added at the end cut the stream anew.
+ * file can be replayed with nc).  Frame by frame it must decode to what
+ * parser_next() makes of it in pieces, whose sizes are the input's bytes read
+ * backwards: bytes added at the end cut the stream anew.  The same bytes say
+ * how much room there is for a stretch of metrics.
  */
 #include "fuzz.h"
 
 #include <string.h>
 
 #include "wire/frame.h"
+#include "wire/parser.h"
 
 /* Around the seeds' timestamps, so that both sides of it are near. */
 static const struct frame_window window = {UINT64_C(1500000000000000), UINT64_C(2000000000000000)};
@@ -98,20 +100,73 @@ append(uint8_t *tail, size_t tail_len, const uint8_t *bytes, size_t len)
 	return grown;
 }
 
-/* Decodes and compares what is whole in buf; returns the bytes that it took. */
+/* A stretch holds metrics only, and as many as it could. */
+static void
+check_stretch(const struct parser_step *step, const uint8_t *behind, size_t len,
+	      const struct parser_room *room)
+{
+	uint64_t rows = 0, min_us = UINT64_MAX, max_us = 0;
+	size_t done = 0, size;
+	struct frame f;
+
+	for (; done < step->len; done += size, rows++) {
+		size = frame_decode(step->frames + done, step->len - done, &FRAME_WINDOW_ALL, &f);
+		FUZZ_CHECK(size > 0 && f.kind == FRAME_METRIC);
+		min_us = f.time_us < min_us ? f.time_us : min_us;
+		max_us = f.time_us > max_us ? f.time_us : max_us;
+	}
+	FUZZ_CHECK(done == step->len && rows == step->rows && rows > 0);
+	FUZZ_CHECK(min_us == step->min_us && max_us == step->max_us);
+	FUZZ_CHECK(rows <= room->rows && step->len <= room->bytes);
+	if (rows == room->rows)
+		return;
+	size = frame_decode(behind, len, &FRAME_WINDOW_ALL, &f);
+	FUZZ_CHECK(size == 0 || f.kind != FRAME_METRIC || step->len + size > room->bytes);
+}
+
+static void
+check_stretch_frames(const struct parser_step *step, const uint8_t *data, size_t size, size_t *at)
+{
+	struct frame f;
+
+	for (size_t done = 0; done < step->len;) {
+		done += frame_read(step->frames + done, &f);
+		check_frame(data, size, at, &f);
+	}
+}
+
+/* Parses and compares what is whole in buf; returns the bytes that it took. */
 static size_t
 take_whole_frames(const uint8_t *buf, size_t len, const uint8_t *data, size_t size, size_t *at)
 {
+	const struct parser_room room = {1 + data[*at % size] % 8,
+					 FRAME_MAX + (size_t)data[size - 1 - *at % size]};
 	size_t done = 0;
 
 	for (;;) {
-		struct frame f;
-		size_t n = frame_decode(buf + done, len - done, &FRAME_WINDOW_ALL, &f);
+		struct parser_step step;
 
-		if (n == 0)
+		switch (parser_next(buf + done, len - done, &FRAME_WINDOW_ALL, &room, &step)) {
+		case PARSER_MORE:
+			FUZZ_CHECK(step.used == 0);
 			return done;
-		check_frame(data, size, at, &f);
-		done += n;
+		case PARSER_METRICS:
+			FUZZ_CHECK(step.frames == buf + done && step.len == step.used);
+			check_stretch(&step, buf + done + step.used, len - done - step.used, &room);
+			check_stretch_frames(&step, data, size, at);
+			break;
+		case PARSER_QUESTION:
+			FUZZ_CHECK(step.frame.kind == FRAME_SYNC);
+			check_frame(data, size, at, &step.frame);
+			break;
+		case PARSER_REFUSED:
+			FUZZ_CHECK(step.frame.kind != FRAME_SYNC);
+			FUZZ_CHECK(step.frame.kind != FRAME_METRIC);
+			check_frame(data, size, at, &step.frame);
+			break;
+		}
+		done += step.used;
+		FUZZ_CHECK(done <= len);
 	}
 }
 

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "net/client.h"
+#include "net/clients.h"
 #include "wire/bytes.h"
 #include "wire/frame.h"
 
@@ -553,6 +553,86 @@ START_TEST(frames_behind_the_last_question_are_not_forgotten)
 }
 END_TEST
 
+/*
+ * The queue's word lets it go on, but the queue is not appended to from there: that is the loop's
+ * next turn's, and until then it counts as waiting.
+ */
+START_TEST(frames_behind_the_last_question_wait_for_the_loop)
+{
+	uint8_t buf[(CLIENT_SYNCS_MAX + 2) * FRAME_MAX];
+	int fd = connect_client();
+	size_t len = add_metric(buf, 0);
+
+	for (unsigned i = 0; i < CLIENT_SYNCS_MAX; i++)
+		len += frame_encode_sync(buf + len, i, 2);
+	len += add_metric(buf + len, 1);
+	send_all(fd, buf, len);
+	await(&stats.received, 1);
+	ck_assert_uint_eq(clients_waiting(clients), CLIENT_SYNCS_MAX);
+	store_all();
+	ck_assert_uint_eq(stats.syncs_level2, CLIENT_SYNCS_MAX);
+	ck_assert_uint_eq(stats.received, 1);
+	ck_assert_uint_eq(clients_waiting(clients), 1);
+	await(&stats.received, 2);
+	ck_assert_uint_eq(clients_waiting(clients), 0);
+	(void)close(fd);
+}
+END_TEST
+
+/* What was read before the stop is dealt with, though nothing is read any more. */
+START_TEST(drain_forgets_no_frames_behind_the_last_question)
+{
+	uint8_t buf[(CLIENT_SYNCS_MAX + 3) * FRAME_MAX];
+	int fd = connect_client();
+	size_t len = add_metric(buf, 0);
+
+	for (unsigned i = 0; i < CLIENT_SYNCS_MAX; i++)
+		len += frame_encode_sync(buf + len, i, 2);
+	len += add_metric(buf + len, 1);
+	len += frame_encode_sync(buf + len, CLIENT_SYNCS_MAX, 2);
+	send_all(fd, buf, len);
+	await(&stats.received, 1);
+	clients_drain(clients);
+	store_all();
+	await(&stats.received, 2);
+	ck_assert_uint_eq(clients_waiting(clients), 1);
+	store_all();
+	for (unsigned i = 0; i <= CLIENT_SYNCS_MAX; i++)
+		expect_answer(fd, i, 0);
+	expect_closed(fd);
+	(void)close(fd);
+}
+END_TEST
+
+/* Many that may go on at the same time, one of which is gone by then. */
+START_TEST(all_that_may_go_on_do)
+{
+	uint8_t buf[(CLIENT_SYNCS_MAX + 2) * FRAME_MAX];
+	int fds[10];
+
+	for (unsigned n = 0; n < 10; n++) {
+		size_t len = add_metric(buf, 0);
+
+		fds[n] = connect_client();
+		for (unsigned i = 0; i < CLIENT_SYNCS_MAX; i++)
+			len += frame_encode_sync(buf + len, i, 2);
+		len += add_metric(buf + len, 1);
+		send_all(fds[n], buf, len);
+	}
+	await(&stats.received, 10);
+	store_all();
+	ck_assert_uint_eq(clients_waiting(clients), 10);
+	(void)close(fds[5]);
+	await(&stats.received, 20);
+	ck_assert_uint_eq(clients_waiting(clients), 0);
+	for (unsigned n = 0; n < 10; n++)
+		if (n != 5)
+			(void)close(fds[n]);
+	while (stats.clients)
+		ck_assert_int_eq(loop_turn(loop, 10), 0);
+}
+END_TEST
+
 /* Its own metrics push those out that its first question is about: it ends while it is read. */
 START_TEST(a_question_behind_dropped_metrics_is_not_asked)
 {
@@ -678,6 +758,9 @@ suite(void)
 	tcase_add_test(tc, answers_after_half_close);
 	tcase_add_test(tc, unread_answers_are_limited);
 	tcase_add_test(tc, frames_behind_the_last_question_are_not_forgotten);
+	tcase_add_test(tc, frames_behind_the_last_question_wait_for_the_loop);
+	tcase_add_test(tc, drain_forgets_no_frames_behind_the_last_question);
+	tcase_add_test(tc, all_that_may_go_on_do);
 	tcase_add_test(tc, a_question_behind_dropped_metrics_is_not_asked);
 	tcase_add_test(tc, who_leaves_without_answers_is_read_to_the_end);
 	tcase_add_test(tc, dropped_metrics_are_never_acknowledged);
