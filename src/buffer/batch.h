@@ -12,12 +12,12 @@
  */
 #pragma once
 
-#include <bsd/sys/tree.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "base/tree.h"
 #include "base/uuid.h"
 #include "buffer/spool/spool_file.h"
 
@@ -85,9 +85,9 @@ struct batch {
 	bool on_disk;      /* all of it is in the spool, and sealed */
 
 	/* under the queue's mutex; the loop alone links by_number, and may walk it without */
-	RB_ENTRY(batch) by_number; /* all that are sealed or in flight */
-	RB_ENTRY(batch) by_opened; /* of these, the ones that are not settled */
-	RB_ENTRY(batch) by_due;    /* sealed: those that are ready, or those that are not yet */
+	struct tree_node by_number; /* all that are sealed or in flight */
+	struct tree_node by_opened; /* of these, the ones that are not settled */
+	struct tree_node by_due;    /* sealed: those that are ready, or those that are not yet */
 	TAILQ_ENTRY(batch) in_wanted;
 	enum batch_state state;
 	uint64_t not_before_ms; /* monotonic; a returned batch waits until then */

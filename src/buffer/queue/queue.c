@@ -131,12 +131,12 @@ queue_alloc(void)
 
 	if (!q)
 		return NULL;
+	queue_init_lists(q);
 	TAILQ_INIT(&q->memory);
 	TAILQ_INIT(&q->unsynced);
 	TAILQ_INIT(&q->unwritten);
 	TAILQ_INIT(&q->waits_level1);
 	TAILQ_INIT(&q->waits_level2);
-	TAILQ_INIT(&q->wanted);
 	STAILQ_INIT(&q->done);
 	STAILQ_INIT(&q->early);
 	q->open_number = UINT64_MAX;

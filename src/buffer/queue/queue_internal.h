@@ -41,10 +41,6 @@ enum queue_fullness {
 	QUEUE_IS_FULL,     /* buffer.overflow decides */
 };
 
-RB_HEAD(batches_by_number, batch);
-RB_HEAD(batches_by_opened, batch);
-RB_HEAD(batches_ready, batch);
-RB_HEAD(batches_delayed, batch);
 TAILQ_HEAD(batch_list, batch);
 STAILQ_HEAD(batch_stack, batch);
 
@@ -97,27 +93,29 @@ struct queue {
 	 */
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
-	struct batches_by_number all; /* sealed and in flight */
-	struct batches_by_opened unsettled;
-	struct batches_ready ready;     /* sealed, and may be taken */
-	struct batches_delayed delayed; /* sealed, and may be taken later */
-	struct batch_list wanted;       /* the ready ones that level 2 waits for, longest first */
-	struct batch_stack done;        /* completions */
-	uint64_t done_last;             /* how many there have been */
-	uint64_t done_collected;        /* all up to this one have been dealt with by the loop */
-	uint64_t open_number;           /* every batch from here on is the loop's; for the floor */
-	uint64_t open_us;        /* when the open batch was opened; UINT64_MAX: there is none */
-	uint64_t unkeeping;      /* kept batches that are on their way back */
-	uint64_t unkeeping_us;   /* none of them was opened earlier; UINT64_MAX: there are none */
-	unsigned idle;           /* writers that wait in queue_take() */
-	uint64_t retries;        /* batches that came back */
-	unsigned kicks;          /* generation: a change ends every sleep */
-	enum queue_end next_end; /* what queue_take() serves next */
-	bool flush_wanted;       /* wake the loop when a writer becomes idle, or takes flushed */
-	struct batch *flushed;   /* was sealed for a level-2 waiter, and no writer has it yet */
+	struct tree all; /* sealed and in flight */
+	struct tree unsettled;
+	struct tree ready;        /* sealed, and may be taken */
+	struct tree delayed;      /* sealed, and may be taken later */
+	struct batch_list wanted; /* the ready ones that level 2 waits for, longest first */
+	struct batch_stack done;  /* completions */
+	uint64_t done_last;       /* how many there have been */
+	uint64_t done_collected;  /* all up to this one have been dealt with by the loop */
+	uint64_t open_number;     /* every batch from here on is the loop's; for the floor */
+	uint64_t open_us;         /* when the open batch was opened; UINT64_MAX: there is none */
+	uint64_t unkeeping;       /* kept batches that are on their way back */
+	uint64_t unkeeping_us;    /* none of them was opened earlier; UINT64_MAX: there are none */
+	unsigned idle;            /* writers that wait in queue_take() */
+	uint64_t retries;         /* batches that came back */
+	unsigned kicks;           /* generation: a change ends every sleep */
+	enum queue_end next_end;  /* what queue_take() serves next */
+	bool flush_wanted;        /* wake the loop when a writer becomes idle, or takes flushed */
+	struct batch *flushed;    /* was sealed for a level-2 waiter, and no writer has it yet */
 };
 
 /* ---- queue_list.c; the mutex is held ---- */
+
+void queue_init_lists(struct queue *q);
 
 void queue_link(struct queue *q, struct batch *b); /* a sealed one, ready */
 void queue_unlink(struct queue *q, struct batch *b);

@@ -6,13 +6,17 @@
  *	delayed    by time         which of the returned ones may be tried again
  *	unsettled  by age          up to when is everything stored
  *
- * Trees (bsd/sys/tree.h), since a backlog may be a hundred thousand batches, in any of these orders
+ * Trees (base/tree.h), since a backlog may be a hundred thousand batches, in any of these orders
  * one may come and go in the middle, and both loop and writers wait while the mutex is held.
  */
 #include "base/clock.h"
 #include "buffer/queue/queue_internal.h"
 
 #define DELAYS_AT_ONCE 64
+
+#define BY_NUMBER(node) TREE_ENTRY(node, struct batch, by_number)
+#define BY_OPENED(node) TREE_ENTRY(node, struct batch, by_opened)
+#define BY_DUE(node) TREE_ENTRY(node, struct batch, by_due)
 
 static int
 compare(uint64_t a, uint64_t b)
@@ -21,43 +25,50 @@ compare(uint64_t a, uint64_t b)
 }
 
 static int
-by_number(const struct batch *a, const struct batch *b)
+by_number(const struct tree_node *a, const struct tree_node *b)
 {
-	return compare(a->number, b->number);
+	return compare(BY_NUMBER(a)->number, BY_NUMBER(b)->number);
 }
 
 static int
-by_opened(const struct batch *a, const struct batch *b)
+by_opened(const struct tree_node *a, const struct tree_node *b)
 {
-	int r = compare(a->opened_us, b->opened_us);
+	int r = compare(BY_OPENED(a)->opened_us, BY_OPENED(b)->opened_us);
 
-	return r ? r : by_number(a, b);
+	return r ? r : compare(BY_OPENED(a)->number, BY_OPENED(b)->number);
 }
 
 static int
-by_not_before(const struct batch *a, const struct batch *b)
+ready_by_number(const struct tree_node *a, const struct tree_node *b)
 {
-	int r = compare(a->not_before_ms, b->not_before_ms);
-
-	return r ? r : by_number(a, b);
+	return compare(BY_DUE(a)->number, BY_DUE(b)->number);
 }
 
-RB_PROTOTYPE(batches_by_number, batch, by_number, by_number);
-RB_PROTOTYPE(batches_by_opened, batch, by_opened, by_opened);
-RB_PROTOTYPE(batches_ready, batch, by_due, by_number);
-RB_PROTOTYPE(batches_delayed, batch, by_due, by_not_before);
-RB_GENERATE(batches_by_number, batch, by_number, by_number);
-RB_GENERATE(batches_by_opened, batch, by_opened, by_opened);
-RB_GENERATE(batches_ready, batch, by_due, by_number);
-RB_GENERATE(batches_delayed, batch, by_due, by_not_before);
+static int
+delayed_by_time(const struct tree_node *a, const struct tree_node *b)
+{
+	int r = compare(BY_DUE(a)->not_before_ms, BY_DUE(b)->not_before_ms);
+
+	return r ? r : ready_by_number(a, b);
+}
+
+void
+queue_init_lists(struct queue *q)
+{
+	tree_init(&q->all, by_number);
+	tree_init(&q->unsettled, by_opened);
+	tree_init(&q->ready, ready_by_number);
+	tree_init(&q->delayed, delayed_by_time);
+	TAILQ_INIT(&q->wanted);
+}
 
 /* ---- all ---- */
 
 void
 queue_link(struct queue *q, struct batch *b)
 {
-	(void)RB_INSERT(batches_by_number, &q->all, b);
-	(void)RB_INSERT(batches_by_opened, &q->unsettled, b);
+	tree_insert(&q->all, &b->by_number);
+	tree_insert(&q->unsettled, &b->by_opened);
 	queue_attach(q, b, 0);
 	q->stats->batches_waiting++;
 }
@@ -68,28 +79,28 @@ queue_unlink(struct queue *q, struct batch *b)
 	if (b->state == BATCH_SEALED)
 		queue_detach(q, b);
 	queue_settle(q, b);
-	(void)RB_REMOVE(batches_by_number, &q->all, b);
+	tree_remove(&q->all, &b->by_number);
 	q->stats->batches_waiting--;
 }
 
 struct batch *
 queue_oldest(struct queue *q)
 {
-	return RB_MIN(batches_by_number, &q->all);
+	return BY_NUMBER(tree_first(&q->all));
 }
 
 struct batch *
 queue_after(struct batch *b)
 {
-	return RB_NEXT(batches_by_number, , b);
+	return BY_NUMBER(tree_next(&b->by_number));
 }
 
 struct batch *
 queue_from(struct queue *q, uint64_t number)
 {
-	struct batch key = {.number = number};
+	const struct batch key = {.number = number};
 
-	return RB_NFIND(batches_by_number, &q->all, &key);
+	return BY_NUMBER(tree_from(&q->all, &key.by_number));
 }
 
 /* ---- what a writer may have ---- */
@@ -98,7 +109,7 @@ static void
 make_ready(struct queue *q, struct batch *b)
 {
 	b->not_before_ms = 0;
-	(void)RB_INSERT(batches_ready, &q->ready, b);
+	tree_insert(&q->ready, &b->by_due);
 	if (b->wanted)
 		TAILQ_INSERT_TAIL(&q->wanted, b, in_wanted);
 }
@@ -112,7 +123,7 @@ queue_attach(struct queue *q, struct batch *b, uint64_t not_before_ms)
 		return;
 	}
 	b->not_before_ms = not_before_ms;
-	(void)RB_INSERT(batches_delayed, &q->delayed, b);
+	tree_insert(&q->delayed, &b->by_due);
 }
 
 void
@@ -120,11 +131,11 @@ queue_detach(struct queue *q, struct batch *b)
 {
 	b->state = BATCH_IN_FLIGHT;
 	if (b->not_before_ms) {
-		(void)RB_REMOVE(batches_delayed, &q->delayed, b);
+		tree_remove(&q->delayed, &b->by_due);
 		b->not_before_ms = 0;
 		return;
 	}
-	(void)RB_REMOVE(batches_ready, &q->ready, b);
+	tree_remove(&q->ready, &b->by_due);
 	if (b->wanted)
 		TAILQ_REMOVE(&q->wanted, b, in_wanted);
 }
@@ -143,12 +154,12 @@ queue_want(struct queue *q, struct batch *b)
 static void
 end_delays(struct queue *q, uint64_t now_ms, uint64_t *next_ms)
 {
-	struct batch *b = RB_MIN(batches_delayed, &q->delayed);
+	struct batch *b = BY_DUE(tree_first(&q->delayed));
 
 	for (unsigned n = 0; n < DELAYS_AT_ONCE && b && b->not_before_ms <= now_ms; n++) {
-		(void)RB_REMOVE(batches_delayed, &q->delayed, b);
+		tree_remove(&q->delayed, &b->by_due);
 		make_ready(q, b);
-		b = RB_MIN(batches_delayed, &q->delayed);
+		b = BY_DUE(tree_first(&q->delayed));
 	}
 	if (b && b->not_before_ms < *next_ms)
 		*next_ms = b->not_before_ms;
@@ -161,8 +172,8 @@ queue_ready(struct queue *q, uint64_t now_ms, uint64_t *next_ms)
 	if (q->next_end == QUEUE_WANTED && !TAILQ_EMPTY(&q->wanted))
 		return TAILQ_FIRST(&q->wanted);
 	if (q->next_end == QUEUE_NEWEST)
-		return RB_MAX(batches_ready, &q->ready);
-	return RB_MIN(batches_ready, &q->ready);
+		return BY_DUE(tree_last(&q->ready));
+	return BY_DUE(tree_first(&q->ready));
 }
 
 bool
@@ -171,7 +182,7 @@ queue_backlog(struct queue *q)
 	uint64_t next_ms = UINT64_MAX;
 
 	end_delays(q, clock_ms(), &next_ms);
-	return !RB_EMPTY(&q->ready);
+	return q->ready.root != NULL;
 }
 
 /* ---- up to when everything is stored ---- */
@@ -182,15 +193,15 @@ queue_settle(struct queue *q, struct batch *b)
 	if (b->settled)
 		return;
 	b->settled = true;
-	(void)RB_REMOVE(batches_by_opened, &q->unsettled, b);
+	tree_remove(&q->unsettled, &b->by_opened);
 }
 
 uint64_t
 queue_oldest_us(struct queue *q, const struct batch *but)
 {
-	struct batch *b = RB_MIN(batches_by_opened, &q->unsettled);
+	struct batch *b = BY_OPENED(tree_first(&q->unsettled));
 
 	if (b && b == but)
-		b = RB_NEXT(batches_by_opened, &q->unsettled, b);
+		b = BY_OPENED(tree_next(&b->by_opened));
 	return b ? b->opened_us : UINT64_MAX;
 }
