@@ -37,6 +37,35 @@ START_TEST(a_missing_database_is_made_once)
 }
 END_TEST
 
+/* What a writer finds, it does not make; but it knows what to ask the janitor for. */
+START_TEST(a_store_makes_nothing)
+{
+	struct store *s = NULL;
+
+	ck_assert_int_eq(store_open(&conf, stop_fd, &s, &err), STORE_HOLD);
+	ck_assert_str_eq(err.sqlstate, "3D000");
+	ck_assert(err.setup);
+	(void)sql_in("postgres", "CREATE DATABASE \"test \"\"%d\"\"\"", (int)getpid());
+	ck_assert_int_eq(store_open(&conf, stop_fd, &s, &err), STORE_HOLD);
+	ck_assert(err.setup);
+	ck_assert_str_eq(SQL("SELECT count(*) FROM pg_class WHERE relname = 'metrics'"), "0");
+	store_close(open_store());
+	(void)SQL("ALTER TABLE metrics RENAME TO elsewhere");
+	ck_assert_int_eq(store_open(&conf, stop_fd, &s, &err), STORE_HOLD);
+	ck_assert(err.setup);
+	(void)SQL("ALTER TABLE elsewhere RENAME TO metrics");
+	ck_assert_int_eq(store_open(&conf, stop_fd, &s, &err), STORE_OK);
+	fill_batch(1, 10);
+	assert_put(s, 10, 0, false);
+	ck_assert_int_eq(store_check(s, &err), STORE_OK);
+	(void)SQL("DROP SCHEMA metric_collectord CASCADE");
+	ck_assert_int_eq(store_check(s, &err), STORE_HOLD);
+	ck_assert(err.setup);
+	ck_assert(!err.reconnect);
+	store_close(s);
+}
+END_TEST
+
 START_TEST(without_leave_nothing_is_made)
 {
 	conf.database.create = false;
@@ -270,6 +299,7 @@ add_tests(Suite *s)
 	TCase *tc = plain_case(s);
 
 	tcase_add_test(tc, a_missing_database_is_made_once);
+	tcase_add_test(tc, a_store_makes_nothing);
 	tcase_add_test(tc, without_leave_nothing_is_made);
 	tcase_add_test(tc, six_collectors_start_at_once);
 	tcase_add_test(tc, a_role_without_rights_uses_what_is_there);

@@ -2,8 +2,8 @@
  * sqlite_upkeep.c - the janitor's connection to the embedded store.
  *
  * SQLite lets one connection write at a time.  So a batch waits for what is done here; but for a
- * moment only, since the ledger is cleaned a little at a time, with pauses in which a batch gets
- * its turn.
+ * moment only, since the ledger is cleaned a little at a time, with pauses in which batches are
+ * stored.
  */
 #include "store/store.h"
 

@@ -63,7 +63,6 @@ janitor_connect(struct upkeep *base, struct store_error *err)
 		st = pg_server_know(&p->c, p->conf, &p->server, err);
 	if (st == STORE_OK)
 		st = pg_citus_distributed(&p->c, &p->c.distributed, err);
-	p->c.stall_ms = PG_DDL_STALL_MS; /* no batch waits for it */
 	return st;
 }
 
@@ -109,9 +108,8 @@ janitor_free(struct upkeep *base)
 /* ---- before the first batch ---- */
 
 static enum store_status
-janitor_setup(struct upkeep *base, struct store_error *err)
+make_table(struct pg_janitor *p, struct store_error *err)
 {
-	struct pg_janitor *p = (struct pg_janitor *)base;
 	char timescaledb[PG_VERSION_MAX] = "", citus[PG_VERSION_MAX] = "";
 	enum store_status st = pg_citus_find(&p->c, p->conf, citus, err);
 	struct pg_guard guard;
@@ -133,6 +131,18 @@ janitor_setup(struct upkeep *base, struct store_error *err)
 		return st;
 	return p->hypertable ? pg_policy_prepare(&p->c, p->conf, err)
 			     : pg_partition_prepare(&p->c, p->conf, err);
+}
+
+static enum store_status
+janitor_setup(struct upkeep *base, struct store_error *err)
+{
+	struct pg_janitor *p = (struct pg_janitor *)base;
+	enum store_status st;
+
+	p->c.stall_ms = PG_DDL_STALL_MS;
+	st = make_table(p, err);
+	p->c.stall_ms = PG_STALL_MS;
+	return st;
 }
 
 /* ---- housekeeping ---- */
@@ -179,8 +189,11 @@ janitor_maintain(struct upkeep *base, const char *collector, uint64_t floor,
 
 	if (st != STORE_OK)
 		return st;
-	return p->hypertable ? maintain_hypertable(p, err)
-			     : pg_partition_maintain(&p->c, p->conf, err);
+	p->c.stall_ms = PG_DDL_STALL_MS;
+	st = p->hypertable ? maintain_hypertable(p, err)
+			   : pg_partition_maintain(&p->c, p->conf, err);
+	p->c.stall_ms = PG_STALL_MS;
+	return st;
 }
 
 /*

@@ -19,6 +19,7 @@
 #define LOOKS 64          /* intervals of the default partition that a round looks at */
 #define DELETE_ROWS 50000 /* from the default partition in a round */
 #define MOVES 10          /* of rows to their partition, while others come, before it is locked */
+#define BOUNDS "metric_collectord_bounds"
 #define SQL_MAX 2048
 
 #define LOCK_WAIT_MS 60000        /* for other collectors, while no batch waits */
@@ -239,6 +240,25 @@ move_most(const struct work *w, const struct addition *a, bool *crowd)
 	return st;
 }
 
+static enum store_status
+try_lock(const struct work *w, const struct addition *a, bool crowd)
+{
+	enum store_status st = execute(w, "SAVEPOINT unlocked");
+
+	if (st == STORE_OK)
+		st = execute(w, "SET LOCAL lock_timeout = %d",
+			     crowd ? CROWD_LOCK_MS : PG_LOCK_TABLE_MS);
+	return st == STORE_OK
+		   ? execute(w, "LOCK TABLE %s.metrics_default IN ACCESS EXCLUSIVE MODE", a->home)
+		   : st;
+}
+
+static bool
+timed_out(const struct work *w, enum store_status st)
+{
+	return st == STORE_RETRY && !w->err->reconnect && strcmp(w->err->sqlstate, "55P03") == 0;
+}
+
 /*
  * From here on no row may come in.  Who waits for this lock holds up all who need the table after
  * him: so only for a moment.  But where a crowd has been moved, that shall not have been in vain.
@@ -246,28 +266,18 @@ move_most(const struct work *w, const struct addition *a, bool *crowd)
 static enum store_status
 lock_default(const struct work *w, const struct addition *a, bool crowd)
 {
-	enum store_status st;
+	enum store_status st = try_lock(w, a, crowd);
 
-	for (int i = 1;; i++) {
-		st = execute(w, "SAVEPOINT unlocked");
-		if (st == STORE_OK)
-			st = execute(w, "SET LOCAL lock_timeout = %d",
-				     crowd ? CROWD_LOCK_MS : PG_LOCK_TABLE_MS);
-		if (st == STORE_OK)
-			st = execute(w, "LOCK TABLE %s.metrics_default IN ACCESS EXCLUSIVE MODE",
-				     a->home);
-		if (!crowd || i == CROWD_TRIES || strcmp(w->err->sqlstate, "55P03") != 0 ||
-		    st == STORE_OK || st == STORE_STOPPED)
-			return st;
+	for (int i = 1; crowd && i < CROWD_TRIES && timed_out(w, st); i++) {
 		st = execute(w, "ROLLBACK TO unlocked");
 		if (st == STORE_OK)
 			st = pg_sleep(w->c, CROWD_PAUSE_MS, w->err);
 		if (st == STORE_OK)
 			st = move_most(w, a, &crowd);
-		if (st != STORE_OK)
-			return st;
-		w->err->sqlstate[0] = '\0';
+		if (st == STORE_OK)
+			st = try_lock(w, a, crowd);
 	}
+	return st;
 }
 
 /*
@@ -282,7 +292,7 @@ fill(const struct work *w, const struct addition *a)
 	enum store_status st =
 	    execute(w,
 		    "CREATE TABLE %s.%s (LIKE %s.metrics INCLUDING ALL, CONSTRAINT"
-		    " bounds CHECK (time >= '%s' AND time < '%s'))",
+		    " " BOUNDS " CHECK (time >= '%s' AND time < '%s'))",
 		    a->home, a->name, a->home, a->from, a->to);
 
 	if (st == STORE_OK)
@@ -292,9 +302,11 @@ fill(const struct work *w, const struct addition *a)
 	if (st == STORE_OK) /* what came since */
 		st = move_rows(w, a, &moved);
 	if (st == STORE_OK)
+		st = execute(w, "SET LOCAL lock_timeout = %d", PG_LOCK_TABLE_MS);
+	if (st == STORE_OK)
 		st = attach(w, a);
 	return st == STORE_OK
-		   ? execute(w, "ALTER TABLE %s.%s DROP CONSTRAINT bounds", a->home, a->name)
+		   ? execute(w, "ALTER TABLE %s.%s DROP CONSTRAINT " BOUNDS, a->home, a->name)
 		   : st;
 }
 
