@@ -240,6 +240,7 @@ def test_reload_applies_the_log_level(start_collector, sqlite_store, notify_sock
     collector.reload()
     collector.send(frame("m", 1))
     collector.wait_event("client_disconnected", level="debug")
+    notify_socket.wait("READY=1", count=2)
     collector.write_conf(log__level="warning", log__metrics=True)
     mark = notify_socket.mark()
     collector.send_signal(signal.SIGHUP)
@@ -429,6 +430,7 @@ def make_conf_hang(collector):
 def test_reload_of_a_file_that_hangs(start_collector, sqlite_store, notify_socket):
     """Nobody waits for it but the reload; a signal that comes meanwhile is one more reload."""
     collector = start_collector(sqlite_store, env={"NOTIFY_SOCKET": notify_socket.path})
+    notify_socket.wait("READY=1")
     make_conf_hang(collector)
     mark = notify_socket.mark()
     collector.send_signal(signal.SIGHUP)
