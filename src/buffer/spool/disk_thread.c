@@ -353,12 +353,15 @@ do_upkeep(struct disk *d)
 	d->upkeep_ms = files == UPKEEP_FILES ? 0 : clock_ms() + UPKEEP_MS;
 }
 
-/* When; UINT64_MAX where there is nothing to look after. */
+/* When; 0 = now, UINT64_MAX where there is nothing to look after. */
 static uint64_t
 upkeep_due_ms(const struct disk *d)
 {
-	if (spool_kept_bytes(d->spool) || spool_numbers_low(d->spool) ||
-	    spool_reserve_missing(d->spool))
+	uint64_t kept = spool_kept_bytes(d->spool);
+
+	if (kept && spool_bytes(d->spool) > d->max_bytes)
+		return 0;
+	if (kept || spool_numbers_low(d->spool) || spool_reserve_missing(d->spool))
 		return d->upkeep_ms;
 	return UINT64_MAX;
 }

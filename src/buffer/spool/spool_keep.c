@@ -253,11 +253,10 @@ keep_file(struct spool *s, uint64_t number)
 		return r;
 	(void)pthread_mutex_lock(&s->kept_lock);
 	r = kept_add(&s->kept, &k);
+	s->kept_bytes += r == 0 ? k.size : 0; /* before anybody can take it */
 	(void)pthread_mutex_unlock(&s->kept_lock);
-	if (r < 0) /* nobody would ever look for it: better without */
-		return delete_file(s, number, SPOOL_STORED);
-	s->kept_bytes += k.size;
-	return 0;
+	/* nobody would ever look for it: better without */
+	return r < 0 ? delete_file(s, number, SPOOL_STORED) : 0;
 }
 
 int
