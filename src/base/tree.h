@@ -1,8 +1,8 @@
 /*
  * tree.h - an ordered set of things that know their place in it.
  *
- * A treap (R. Seidel, C. Aragon, Randomized Search Trees, Algorithmica 16, 1996): a search tree
- *that random priorities keep balanced.  Nodes are embedded in what they order, as those of
+ * A treap (R. Seidel, C. Aragon, Randomized Search Trees, Algorithmica 16, 1996): a search
+ * tree that random priorities keep balanced.  Nodes are embedded in what they order, as those of
  * <sys/queue.h> are; nothing is allocated, and every call takes a time that grows with the
  * logarithm of the number of nodes.
  *

@@ -69,8 +69,8 @@ int loop_turn(struct loop *l, int timeout_ms);
  * of them at most, are called in the order in which they were added.  The daemon's, in this order:
  *
  *	clients.c  frees the connections that were closed
- *	server.c   at a stop, reads the clients for the last time; then queue_end_turn() hands what
- *was appended in this turn to the spool, and the end is decided
+ *	server.c   at a stop, reads the clients for the last time; queue_end_turn() hands the
+ *	           spool what was appended in this turn; the end is decided
  *
  * The server's stays the last: what is appended behind it is in no spool block until the next turn
  * ends, and there may be none for a while.  Clients that are closed behind the clients' hook, by

@@ -1,15 +1,15 @@
 /*
  * janitor.c - see janitor.h.
  *
- *	          ┌──────── back-off <── failed ──┐
- *	          v                               │
- *	wait until something is due ── connect ── set up ── compare ── claim ── maintain ──
- *disconnect ^                                                                             │
- *	          └─────────────────────────────────────────────────────────────────────────────┘
+ *	          +-------- back-off <-- failed --+
+ *	          v                               |
+ *	wait until something is due -- connect -- set up -- compare -- claim -- maintain
+ *	          ^                                                                |
+ *	          +--------------------------- disconnect -------------------------+
  *
  * Claims are made on a connection that is opened for them: one each CLAIM_MS, and only while
- *nothing is stored, since batches make the same promise.  So a collector that is busy connects once
- *in MAINTAIN_MS, and an idle one costs the server a short backend each CLAIM_MS.
+ * nothing is stored, since batches make the same promise.  So a collector that is busy connects
+ * once in MAINTAIN_MS, and an idle one costs the server a short backend each CLAIM_MS.
  */
 #include "store/janitor.h"
 

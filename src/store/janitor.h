@@ -2,9 +2,9 @@
  * janitor.h - the thread that looks after the database, so that writers only write.
  *
  * One thread with a connection of its own, which it opens when something is due and closes after
- * each round of work.  It makes what batches need before the first one (upkeep_setup()), and then
- *does what no batch has to wait for: policies, partitions, rollups, ledger rows, claims, and for
- * buffer.keep the comparison of kept batches with the ledger.
+ * each round of work.  It makes what batches need before the first one (upkeep_setup()), and
+ * then does what no batch has to wait for: policies, partitions, rollups, ledger rows, claims,
+ * and for buffer.keep the comparison of kept batches with the ledger.
  *
  *	due                          when
  *	set up                       at the start, and when a writer finds something missing

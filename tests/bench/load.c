@@ -6,10 +6,10 @@
  *
  * The first form sends FRAMES metrics over CLIENTS connections as fast as they are taken, some
  * BYTES of whole frames at a time (-p 1: one frame), asks on each with a sync frame whether they
- *are safe, and prints the seconds until everything was sent and until everything was acknowledged.
- * Metric number i has timestamp START + i and value i, so that a test can tell which arrived.  The
- * second form measures round trips: each client sends one metric and a sync frame, waits for the
- * answer, and does so ROUNDS times.
+ * are safe, and prints the seconds until everything was sent and until everything was
+ * acknowledged.  Metric number i has timestamp START + i and value i, so that a test can tell
+ * which arrived.  The second form measures round trips: each client sends one metric and a sync
+ * frame, waits for the answer, and does so ROUNDS times.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -9,8 +9,8 @@
  * Partitions are made ahead of the clock, by the janitor and not while a batch waits.  Rows from
  * other times (late ones, a backfill, a sender whose clock is wrong) go to the default partition;
  * an interval that gathers many there gets a partition of its own, and they move into it, while
- * batches go on.  Expired partitions are dropped.  Only a table that the migrations made is
- *touched.
+ * batches go on.  Expired partitions are dropped.  Only a table that the
+ * migrations made is touched.
  */
 #pragma once
 
