@@ -125,9 +125,11 @@ def test_a_backlog_on_disk_does_not_need_memory(start_collector, own_cluster):
     database = own_cluster.database("postgres")
     collector = start_collector(database, batch__max_rows=5000, **SMALL)
     collector.send(series("m", count))
-    statistics = collector.wait_statistics(buffered=count)
-    assert statistics["spool_bytes"] >= count * FRAME_SIZE
-    collector.wait_statistics(memory_bytes=lambda n: n <= 256 * 1024 + READ_SIZE)
+    collector.wait_statistics(
+        buffered=count,
+        spool_bytes=lambda n: n >= count * FRAME_SIZE,
+        memory_bytes=lambda n: n <= 256 * 1024 + READ_SIZE,
+    )
     own_cluster.start()
     database.wait_count(count, timeout=60)
     assert_contiguous(database, 0, count - 1)

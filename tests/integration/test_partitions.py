@@ -145,7 +145,9 @@ def test_six_collectors_at_once(new_collector, database):
 
 def test_role_that_may_not_make_partitions(start_collector, database, role):
     """Its rows go to the default partition, and it says why."""
-    start_collector(database, name="admin").wait_event("database_connected")
+    admin = start_collector(database, name="admin")
+    admin.wait_event("maintenance_done")
+    admin.stop()  # or it could make them again
     database.execute(
         f"GRANT USAGE ON SCHEMA metric_collectord TO {role};"
         f"GRANT INSERT ON metrics TO {role};"
