@@ -33,7 +33,7 @@ reload_free(struct reload *r)
 }
 
 static void *
-run(void *arg)
+reload_main(void *arg)
 {
 	struct reload *r = arg;
 	bool left;
@@ -68,7 +68,7 @@ reload_start(const struct conf_source *source, void (*ended)(void *arg), void *a
 	(void)pthread_mutex_init(&r->lock, NULL);
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
-	e = -pthread_create(&r->thread, NULL, run, r);
+	e = -pthread_create(&r->thread, NULL, reload_main, r);
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (e < 0) {
 		reload_free(r);

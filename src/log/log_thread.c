@@ -87,7 +87,7 @@ tell_stalled(const struct log_line *last, uint64_t took_ms, struct stalls *s)
 /* ---- the thread ---- */
 
 static void *
-run(void *arg)
+log_thread_main(void *arg)
 {
 	struct stalls stalls = {0};
 	struct log_line line;
@@ -152,7 +152,7 @@ log_thread_start(void)
 		(void)sigfillset(&all);
 		(void)pthread_sigmask(SIG_SETMASK, &all, &before);
 		if (r == 0)
-			r = -pthread_create(&t.thread, NULL, run, NULL);
+			r = -pthread_create(&t.thread, NULL, log_thread_main, NULL);
 		(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 		if (r == 0)
 			t.state = RUNNING;

@@ -134,7 +134,7 @@ disk_start(struct spool *s, enum conf_sync sync, void (*news)(void *arg), void *
 	init_locks(d);
 	(void)sigfillset(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&d->thread, NULL, disk_thread, d);
+	r = pthread_create(&d->thread, NULL, disk_main, d);
 	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r) {
 		d->over = true;

@@ -122,4 +122,4 @@ void disk_unkeep_end(struct disk *d);
 /* Gives a reference back; the lock is held. */
 void disk_file_unref(struct disk_file *f);
 
-void *disk_thread(void *arg);
+void *disk_main(void *arg);

@@ -441,7 +441,7 @@ finish(struct disk *d)
 }
 
 void *
-disk_thread(void *arg)
+disk_main(void *arg)
 {
 	struct disk *d = arg;
 

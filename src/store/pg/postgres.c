@@ -242,7 +242,7 @@ put_refused(struct postgres *p, const struct pg_shape *shape, const char *ledger
 		if (!is_refused(p, st, err))
 			return st;
 	}
-	return isolate(&p->c, &shape->kept, p->settings, ledger, NULL, rejected, err);
+	return isolate(&p->c, &shape->accepted, p->settings, ledger, NULL, rejected, err);
 }
 
 static enum store_status
@@ -252,8 +252,8 @@ put_shaped(struct postgres *p, struct pg_shape *shape, const char *ledger, uint6
 	enum store_status st;
 
 	if (shape->refused.rows.rows)
-		return isolate(&p->c, &shape->kept, p->settings, ledger, &shape->refused, rejected,
-			       err);
+		return isolate(&p->c, &shape->accepted, p->settings, ledger, &shape->refused,
+			       rejected, err);
 	st = put_whole(p, shape, ledger, err);
 	if (st != STORE_OK && shape->direct && !is_refused(p, st, err))
 		st = put_again(p, shape, st, ledger, err);

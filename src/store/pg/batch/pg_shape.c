@@ -103,27 +103,27 @@ likely_unit(const struct unit_count units[4])
 	return units[best].unit;
 }
 
-/* Copies the frames apart: those that are kept to the front, the others behind them. */
+/* Copies the frames apart: those that are accepted to the front, the others behind them. */
 static void
 divide(struct pg_shape *shape, const struct batch_view *b, const struct chunk_guard *g)
 {
 	struct unit_count units[4] = {{NULL, 0}};
-	struct batch_view *kept = &shape->kept;
+	struct batch_view *accepted = &shape->accepted;
 	uint8_t *end = shape->split + b->bytes;
 	size_t at, size;
 
-	*kept = *b;
-	kept->data = shape->split;
-	kept->rows = kept->bytes = 0;
+	*accepted = *b;
+	accepted->data = shape->split;
+	accepted->rows = accepted->bytes = 0;
 	for (at = 0; at < b->bytes; at += size) {
 		const uint8_t *p = b->data + at;
 		uint64_t time_us = be64_load(p);
 
 		size = frame_size_at(p);
 		if (chunk_guard_keeps(g, time_us)) {
-			memcpy(shape->split + kept->bytes, p, size);
-			kept->bytes += size;
-			kept->rows++;
+			memcpy(shape->split + accepted->bytes, p, size);
+			accepted->bytes += size;
+			accepted->rows++;
 			continue;
 		}
 		end -= size;
@@ -132,7 +132,7 @@ divide(struct pg_shape *shape, const struct batch_view *b, const struct chunk_gu
 	}
 	shape->unit = likely_unit(units);
 	shape->refused.rows =
-	    (struct isolate_rows){end, b->bytes - kept->bytes, b->rows - kept->rows};
+	    (struct isolate_rows){end, b->bytes - accepted->bytes, b->rows - accepted->rows};
 }
 
 static enum store_status
@@ -228,7 +228,7 @@ pg_shape(struct pg_shaper *s, struct pg_conn *c, const struct batch_view *b, str
 {
 	enum store_status st;
 
-	*ret = (struct pg_shape){.kept = *b};
+	*ret = (struct pg_shape){.accepted = *b};
 	st = limit_chunks(s, c, b, ret, err);
 	if (st != STORE_OK || ret->split || b->rows < SORT_MIN)
 		return st;
@@ -251,9 +251,9 @@ void
 pg_shape_copy(const struct pg_shape *shape, struct copy *ret)
 {
 	if (shape->order.rows)
-		copy_init_order(ret, shape->kept.data, shape->order.rows, shape->order.n);
+		copy_init_order(ret, shape->accepted.data, shape->order.rows, shape->order.n);
 	else
-		copy_init(ret, shape->kept.data, shape->kept.bytes);
+		copy_init(ret, shape->accepted.data, shape->accepted.bytes);
 }
 
 void
@@ -270,7 +270,7 @@ pg_shape_log(const struct pg_shape *shape)
 			       "correct the sender's clock, or raise table.max_new_chunks for "
 			       "old data");
 	log_event_limited(
-	    LOG_WARNING, "chunk_limit", "chunk_limit", LOG_U64("batch", shape->kept.number),
-	    LOG_U64("rows", shape->refused.rows.rows), LOG_U64("kept", shape->kept.rows),
+	    LOG_WARNING, "chunk_limit", "chunk_limit", LOG_U64("batch", shape->accepted.number),
+	    LOG_U64("rows", shape->refused.rows.rows), LOG_U64("kept", shape->accepted.rows),
 	    LOG_STR("error", shape->error), LOG_STR("hint", hint));
 }

@@ -22,11 +22,11 @@ struct pg_shaper {
 
 /* A batch's. */
 struct pg_shape {
-	struct batch_view kept;         /* the batch, without the rows that are refused */
-	struct sort_order order;        /* of kept; rows is NULL: as they stand */
+	struct batch_view accepted;     /* the batch, without the rows that are refused */
+	struct sort_order order;        /* of accepted; rows is NULL: as they stand */
 	bool direct;                    /* straight into the columnstore */
 	struct isolate_refused refused; /* no rows: none */
-	uint8_t *split;                 /* what kept and refused point into; NULL: the batch */
+	uint8_t *split;                 /* what accepted and refused point into; NULL: the batch */
 	const char *unit;               /* that the refused times seem to have; NULL: unknown */
 	char error[96];                 /* of refused */
 };

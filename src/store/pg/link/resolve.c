@@ -57,7 +57,7 @@ job_new(const char *host)
 }
 
 static void *
-job_run(void *arg)
+job_main(void *arg)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_family = AF_UNSPEC};
 	struct job *j = arg;
@@ -78,7 +78,7 @@ job_start(struct job *j)
 	if (r)
 		return -r;
 	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	r = pthread_create(&thread, &attr, job_run, j);
+	r = pthread_create(&thread, &attr, job_main, j);
 	(void)pthread_attr_destroy(&attr);
 	return -r;
 }
