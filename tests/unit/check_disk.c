@@ -164,7 +164,7 @@ START_TEST(nobody_waits_for_a_disk_that_hangs)
 	other = new_source();
 	ck_assert_int_eq(feed(&other, 1), 1);
 	disk_sync(thread);
-	disk_remove(thread, NULL, 12345);
+	disk_remove(thread, NULL, 12345, 0);
 	disk_set_limits(thread, 1, 1);
 	disk_repair(thread, 12345, false);
 	ck_assert_uint_eq(progress().written, first);
@@ -243,7 +243,7 @@ START_TEST(a_write_that_is_refused_stays_the_first)
 	ck_assert_int_eq(progress().error, -EEXIST);
 	ck_assert_uint_eq(progress().unsafe, 7);
 	ck_assert(!exists(batch_path(b.number))); /* it does not overtake */
-	disk_remove(thread, NULL, stored);        /* this one does: it may be what makes room */
+	disk_remove(thread, NULL, stored, 0);     /* this one does: it may be what makes room */
 	(void)await_idle();
 	ck_assert(!exists(batch_path(stored)));
 	stand_in_the_way(a.number, false);
@@ -291,14 +291,18 @@ START_TEST(what_a_removed_batch_had_to_write_is_left_out)
 	(void)feed(&a, 5);
 	ck_assert_int_eq(disk_seal(a.file), 0);
 	ck_assert_uint_eq(progress().unsafe, 5);
-	disk_remove(thread, a.file, a.number);
+	ck_assert(slab_is_shared(a.slab));
+	disk_remove(thread, a.file, a.number, 100);
 	a.file = NULL;
+	ck_assert(!slab_is_shared(a.slab)); /* however long the disk hangs */
+	ck_assert_uint_eq(progress().removing_bytes, 100);
 	ck_assert_uint_eq(progress().unsafe, 0);
 	ck_assert_uint_eq(disk_floor(thread), a.number);
 	disk_set(0, false);
 	(void)await_idle();
 	ck_assert_uint_eq(progress().written, a.len + b.len);
 	ck_assert_uint_eq(progress().sealed, 1);
+	ck_assert_uint_eq(progress().removing_bytes, 0);
 	ck_assert_uint_eq(disk_floor(thread), UINT64_MAX);
 	ck_assert(!exists(batch_path(a.number)));
 	ck_assert(exists(batch_path(b.number)));
@@ -320,7 +324,7 @@ START_TEST(a_batch_may_be_removed_while_it_is_written)
 	ck_assert(exists(batch_path(a.number)));
 	if (_i)
 		ck_assert_int_eq(disk_seal(a.file), 0);
-	disk_remove(thread, a.file, a.number);
+	disk_remove(thread, a.file, a.number, 0);
 	a.file = NULL;
 	(void)await_idle();
 	ck_assert(!exists(batch_path(a.number)));
@@ -332,7 +336,7 @@ END_TEST
 
 /* ---- kept batches ---- */
 
-#define MANY 1000
+#define MANY 3000
 
 static uint64_t
 keep_one(void)
@@ -342,51 +346,81 @@ keep_one(void)
 	(void)feed(&a, 1);
 	ck_assert_int_eq(disk_seal(a.file), 0);
 	(void)await_idle();
-	disk_keep(thread, a.number);
+	disk_keep(thread, a.number, 0);
 	end_source(&a);
 	return a.number;
 }
 
-/* At once, and their files get their names back meanwhile; some are removed before that. */
-START_TEST(kept_batches_come_back)
+static uint64_t many[MANY];
+
+/* Keeps so many, and takes them back. */
+static void
+take_all_back(void)
 {
-	static uint64_t numbers[MANY];
 	struct spool_header *headers, out[64];
 	size_t n, got = 0;
 
-	start(CONF_SYNC_NEVER);
 	for (unsigned i = 0; i < MANY; i++)
-		numbers[i] = keep_one();
+		many[i] = keep_one();
 	(void)await_idle();
-	headers = spool_kept_take(spool, numbers, MANY, &n);
+	headers = spool_kept_take(spool, many, MANY, &n);
 	ck_assert_uint_eq(n, MANY);
 	ck_assert_int_eq(disk_unkeep(thread, headers, n), 0);
 	while (got < MANY) {
 		n = disk_take_unkept(thread, out, 64);
 		ck_assert_uint_gt(n, 0);
-		for (size_t i = 0; i < n; i++, got++) {
-			struct spool_summary sum;
-			uint8_t *data;
-			bool damaged;
-
-			ck_assert_uint_eq(out[i].number, numbers[got]);
-			ck_assert_int_eq(spool_read(spool, numbers[got], &data, &sum, &damaged), 0);
-			ck_assert_uint_eq(sum.rows, out[i].summary.rows);
-			free(data);
-			if (got % 3 == 1)
-				disk_remove(thread, NULL, numbers[got]);
-			else if (got % 3 == 2)
-				disk_keep(thread, numbers[got]);
-		}
+		for (size_t i = 0; i < n; i++, got++)
+			ck_assert_uint_eq(out[i].number, many[got]);
 	}
 	ck_assert_uint_eq(disk_take_unkept(thread, out, 64), 0);
-	(void)await_idle();
-	for (unsigned i = 0; i < MANY; i++)
-		while (i % 3 == 0 && !exists(batch_path(numbers[i])))
-			(void)usleep(100);
+}
+
+static bool
+is_there(uint64_t number, const char *suffix)
+{
+	char name[SPOOL_NAME_MAX], path[sizeof(dir) + SPOOL_NAME_MAX + 1];
+
+	spool_name_as(name, number, suffix);
+	(void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+	return exists(path);
+}
+
+/* At once, and their files get their names back meanwhile; some end before that, newest first. */
+START_TEST(kept_batches_come_back)
+{
+	start(CONF_SYNC_NEVER);
+	take_all_back();
+	for (unsigned i = MANY; i-- > 0;) {
+		struct spool_summary sum;
+		uint8_t *data;
+		bool damaged;
+
+		ck_assert_int_eq(spool_read(spool, many[i], &data, &sum, &damaged), 0);
+		ck_assert_uint_eq(sum.rows, 1);
+		free(data);
+		if (i % 3 == 1)
+			disk_remove(thread, NULL, many[i], 0);
+		else if (i % 3 == 2)
+			disk_keep(thread, many[i], 0);
+	}
+	while (progress().unkeeping || progress().removing)
+		(void)usleep(100);
+	for (unsigned i = 0; i < MANY; i++) {
+		ck_assert_int_eq(is_there(many[i], ".batch"), i % 3 == 0);
+		ck_assert_int_eq(is_there(many[i], ".stored"), i % 3 == 2);
+	}
 	ck_assert_uint_eq(count_kept(spool, NULL, NULL), MANY / 3);
-	ck_assert_uint_eq(count_names(dir), OWN_NAMES + MANY - MANY / 3);
 	stop();
+}
+END_TEST
+
+START_TEST(a_stop_gives_all_names_back)
+{
+	start(CONF_SYNC_NEVER);
+	take_all_back();
+	stop();
+	for (unsigned i = 0; i < MANY; i++)
+		ck_assert(is_there(many[i], ".batch"));
 }
 END_TEST
 
@@ -531,9 +565,9 @@ START_TEST(loop_disk_thread_and_writers_get_along)
 	await_synced(position);
 	for (unsigned b = 0; b < CROWD; b++)
 		if (b % 3 == 1)
-			disk_remove(thread, NULL, crowd[b]);
+			disk_remove(thread, NULL, crowd[b], 0);
 		else if (b % 3)
-			disk_keep(thread, crowd[b]);
+			disk_keep(thread, crowd[b], 0);
 	(void)await_idle();
 	ck_assert_uint_eq(count_kept(spool, NULL, NULL), CROWD / 3);
 	ck_assert_uint_eq(spool_bytes(spool), bytes_on_disk());
@@ -558,6 +592,7 @@ suite(void)
 	tcase_add_test(tc, what_a_removed_batch_had_to_write_is_left_out);
 	tcase_add_loop_test(tc, a_batch_may_be_removed_while_it_is_written, 0, 2);
 	tcase_add_test(tc, kept_batches_come_back);
+	tcase_add_test(tc, a_stop_gives_all_names_back);
 	tcase_add_test(tc, kept_batches_go_by_themselves);
 	tcase_add_test(tc, numbers_are_reserved_ahead);
 	tcase_add_test(tc, a_stop_syncs_what_nobody_asked_for);

@@ -2,9 +2,26 @@
 #include <pthread.h>
 #include <sys/stat.h>
 
+#include "buffer/spool/disk_internal.h"
 #include "queue_fixture.h"
+#include "spool_disk.h"
 
 /* ---- the disk ---- */
+
+/* Opens the queue anew; from here on the disk thread hangs in a sync. */
+static void
+open_with_hanging_disk(enum conf_sync sync)
+{
+	close_queue();
+	conf.buffer.sync = sync;
+	open_queue();
+	disk_attach(spool);
+	put(1, 1);
+	queue_end_turn(queue);
+	disk_set(0, true);
+	queue_tick(queue);
+	disk_await_caller();
+}
 
 /* Stands in the way of the files of batches that are yet to come, or no longer. */
 static void
@@ -294,6 +311,68 @@ START_TEST(a_file_that_stays_holds_the_floor)
 }
 END_TEST
 
+/* Files that wait to be removed take room, too. */
+START_TEST(a_file_that_is_not_removed_yet_fills_the_spool)
+{
+	conf.buffer.spool_limit = 64 * 1024;
+	open_with_hanging_disk(CONF_SYNC_INTERVAL);
+	for (unsigned i = 0; i < 1000 && queue_accepts(queue); i++) {
+		put(10, i);
+		queue_end_turn(queue);
+		finish(take());
+	}
+	ck_assert(!queue_accepts(queue));
+	ck_assert_uint_lt(queue->live_bytes, 4096);
+	ck_assert_uint_ge(stats.spool_bytes, 64 * 1024 / 8 * 7);
+	disk_set(0, false);
+	await_room();
+	ck_assert_uint_eq(stats.dropped, 0);
+}
+END_TEST
+
+/* What the disk thread is to do takes memory, although the batches have been stored. */
+START_TEST(what_waits_for_a_hanging_disk_has_a_limit)
+{
+	conf.buffer.memory_limit = 64 * 1024;
+	open_with_hanging_disk(CONF_SYNC_INTERVAL);
+	for (unsigned i = 0; i < 10000 && queue_accepts(queue); i++) {
+		put(10, i);
+		queue_end_turn(queue);
+		finish(take());
+	}
+	ck_assert(!queue_accepts(queue));
+	disk_set(0, false);
+	await_room();
+	ck_assert_uint_eq(stats.dropped, 0);
+}
+END_TEST
+
+/* Also where the file system has little room: that matters once the disk answers. */
+START_TEST(a_hanging_disk_drops_nothing_while_there_is_memory)
+{
+	uint64_t first;
+
+	conf.buffer.overflow = _i ? CONF_DROP_NEWEST : CONF_DROP_OLDEST;
+	open_with_hanging_disk(CONF_SYNC_INTERVAL);
+	first = queue->last_number;
+	while (!queue->disk_stalls) {
+		(void)usleep(1000);
+		queue_collect(queue);
+	}
+	(void)pthread_mutex_lock(&queue->disk->lock);
+	queue->disk->room = 0;
+	(void)pthread_mutex_unlock(&queue->disk->lock);
+	for (unsigned i = 0; i < 1000; i++) {
+		put(1, i);
+		queue_end_turn(queue);
+	}
+	ck_assert_uint_eq(stats.dropped, 0);
+	ck_assert(queue_accepts(queue));
+	ck_assert_uint_le(queue->last_number, first + 100); /* ten rows each: no batch of one */
+	disk_set(0, false);
+}
+END_TEST
+
 static Suite *
 suite(void)
 {
@@ -314,6 +393,9 @@ suite(void)
 	tcase_add_loop_test(tc, a_slow_sync_drops_nothing, 0, 2);
 	tcase_add_loop_test(tc, a_failing_disk_keeps_the_backlog, 0, 2);
 	tcase_add_test(tc, a_file_that_stays_holds_the_floor);
+	tcase_add_test(tc, a_file_that_is_not_removed_yet_fills_the_spool);
+	tcase_add_test(tc, what_waits_for_a_hanging_disk_has_a_limit);
+	tcase_add_loop_test(tc, a_hanging_disk_drops_nothing_while_there_is_memory, 0, 2);
 	suite_add_tcase(s, tc);
 	return s;
 }

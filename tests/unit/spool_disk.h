@@ -14,7 +14,7 @@
 			abort();  \
 	} while (0)
 
-struct disk {
+struct fake_disk {
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
 	bool held;          /* calls wait */
@@ -29,7 +29,7 @@ struct disk {
 static inline int
 disk_hook(void *arg, int fd)
 {
-	struct disk *d = arg;
+	struct fake_disk *d = arg;
 	struct stat st;
 	int r = 0;
 
@@ -56,7 +56,8 @@ disk_hook(void *arg, int fd)
 	return r;
 }
 
-static struct disk disk = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+static struct fake_disk disk = {.mutex = PTHREAD_MUTEX_INITIALIZER,
+				.cond = PTHREAD_COND_INITIALIZER};
 
 static inline void
 disk_attach(struct spool *s)

@@ -26,7 +26,6 @@ queue_set_conf(struct queue *q, const struct conf *conf)
 
 	if (most < BATCH_LEAST_BYTES)
 		most = BATCH_LEAST_BYTES;
-	(void)pthread_mutex_lock(&q->mutex);
 	q->limits = (struct queue_limits){
 	    .max_rows = conf->batch.max_rows,
 	    .max_bytes = conf->batch.max_bytes < most ? conf->batch.max_bytes : most,
@@ -36,7 +35,6 @@ queue_set_conf(struct queue *q, const struct conf *conf)
 	    .overflow = conf->buffer.overflow,
 	    .sync = q->limits.sync,
 	};
-	(void)pthread_mutex_unlock(&q->mutex);
 	if (!q->disk)
 		return;
 	disk_set_limits(q->disk, q->limits.keep_ms, q->limits.spool);
@@ -221,9 +219,10 @@ end_file(struct queue *q, struct batch *b, bool ok)
 	if (b->is_unsynced)
 		TAILQ_REMOVE(&q->unsynced, b, unsynced);
 	if (ok && b->on_disk && q->limits.keep_ms)
-		disk_keep(q->disk, b->number);
+		disk_keep(q->disk, b->number, b->file_bytes);
 	else
-		disk_remove(q->disk, b->file, b->number);
+		disk_remove(q->disk, b->file, b->number, b->file_bytes);
+	q->removing_bytes += b->file_bytes; /* until we ask again */
 	b->file = NULL;
 }
 

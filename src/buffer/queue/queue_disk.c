@@ -123,8 +123,11 @@ queue_collect_progress(struct queue *q)
 	disk_progress(q->disk, &p);
 	q->disk_error = p.error;
 	q->disk_stalls = p.call_ms >= QUEUE_STALL_MS;
+	q->sync_fails = p.sync_fails;
 	q->written = p.written;
 	q->disk_room = p.room;
+	q->removing_bytes = p.removing_bytes;
+	q->job_bytes = p.job_bytes;
 	while ((b = TAILQ_FIRST(&q->unwritten)) && b->seal <= p.sealed)
 		note_written(q, b);
 	note_synced(q, p.synced);
@@ -135,7 +138,7 @@ queue_collect_disk(struct queue *q)
 {
 	queue_collect_progress(q);
 	collect_unkept(q);
-	q->stats->spool_bytes = q->live_bytes + spool_kept_bytes(q->spool);
+	q->stats->spool_bytes = q->live_bytes + q->removing_bytes + spool_kept_bytes(q->spool);
 }
 
 void
@@ -178,7 +181,8 @@ queue_secure(struct queue *q)
 		q->reserve_used = true; /* the reserve is for what has been taken */
 		disk_use_reserve(q->disk);
 	}
-	return p.synced == q->position && TAILQ_EMPTY(&q->unwritten);
+	return p.synced == q->position && TAILQ_EMPTY(&q->unwritten) &&
+	       (p.unkeeping == 0 || p.unkeep_fails);
 }
 
 uint64_t

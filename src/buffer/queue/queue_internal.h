@@ -51,7 +51,7 @@ struct queue {
 	struct disk *disk;   /* NULL likewise */
 	struct queue_events events;
 	char collector[UUID_TEXT];
-	struct queue_limits limits; /* loop thread; keep_ms also under the mutex */
+	struct queue_limits limits; /* loop thread */
 
 	/*
 	 * The loop's.  The stream of all bytes, as positions:
@@ -63,18 +63,21 @@ struct queue {
 	uint64_t synced;   /* everything before it is synced (or written, with sync = never) */
 	uint64_t seals;    /* handed over to the disk thread */
 
-	struct batch *open;    /* NULL between a seal and the next append */
-	size_t usual_bytes;    /* of the batch before */
-	uint64_t last_number;  /* of the newest batch there has been */
-	uint64_t next_number;  /* fetched ahead; 0 = none */
-	uint64_t live_bytes;   /* of the files of all batches that are not stored */
-	uint64_t written;      /* everything before it was in files when we last asked */
-	uint64_t disk_room;    /* bytes that the file system had free then */
-	int disk_error;        /* why the disk refuses writes; 0: it does not */
-	bool disk_stalls;      /* a call of its takes long */
-	uint64_t slow_said_ms; /* a call of the disk thread was said to take that long; 0: none */
-	const char *slow_call; /* which */
-	bool reserve_used;     /* the spool's reserve is used: nothing more is taken */
+	struct batch *open;      /* NULL between a seal and the next append */
+	size_t usual_bytes;      /* of the batch before */
+	uint64_t last_number;    /* of the newest batch there has been */
+	uint64_t next_number;    /* fetched ahead; 0 = none */
+	uint64_t live_bytes;     /* of the files of all batches that are not stored */
+	uint64_t removing_bytes; /* of those that the disk thread is to remove, or to keep */
+	uint64_t job_bytes;      /* memory that its lists took when we last asked */
+	uint64_t written;        /* everything before it was in files when we last asked */
+	uint64_t disk_room;      /* bytes that the file system had free then */
+	int disk_error;          /* why the disk refuses writes; 0: it does not */
+	bool disk_stalls;        /* a call of its takes long */
+	bool sync_fails;         /* what is written does not come to be synced */
+	uint64_t slow_said_ms;   /* a call of the disk thread was said to take that long; 0: none */
+	const char *slow_call;   /* which */
+	bool reserve_used;       /* the spool's reserve is used: nothing more is taken */
 	enum queue_fullness fullness;
 	bool full_said; /* buffer_full was logged */
 	uint64_t dropped_since_full;

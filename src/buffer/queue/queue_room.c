@@ -2,15 +2,17 @@
  * queue_room.c - who decides that everything is full, and what is done about it.
  *
  * Memory (buffer.memory_limit) holds what the database has not got; the spool (spool_limit) holds
- * the same on disk.  When either comes to its limit:
+ * the same on disk.  What the disk thread still has to do counts, too: its lists take memory, and
+ * files that it has not removed yet take room.  When either comes to its limit:
  *
  *	1. trim    memory of batches that the disk holds for certain is freed, oldest first; where
  *	           the choice is between that and dropping, also of those not synced yet.
  *	2. await   memory is short still, but the disk has room and works: the open batch is
  *	           sealed, so that it can leave memory, too.  Clients are not read until the disk
  *	           thread has written, whatever the policy: that takes milliseconds.  So it is when
- *	           what is not written yet may be more than the file system has room for: at a
- *	           stop the reserve would not do.
+ *	           what is not written yet may be more than the file system has room for (at a
+ *	           stop the reserve would not do), and when files that wait to be removed are what
+ *	           fills the spool.
  *	3. full    neither has room, or the disk does not answer (QUEUE_STALL_MS), or refuses
  *	           writes.  Now buffer.overflow decides:
  *	             block        clients are not read; what is in the open batch is sealed for
@@ -20,11 +22,12 @@
  *	             drop_newest  what comes is not taken.
  *
  * Where the disk refuses writes, "block" is full at once: senders can wait for it.  The drop
- * policies go on in memory as long as there is some.  On a full disk a batch that is dropped
- * makes room once its file is gone, so that is awaited before the next one is dropped.
+ * policies go on in memory as long as there is some, also where it does not answer.  On a full disk
+ * a batch that is dropped makes room once its file is gone, so that is awaited before the next one
+ * is dropped.
  *
- * Batches that are stored and only kept (buffer.keep) do not count: the disk thread deletes
- * them before the limit is passed.
+ * Batches that are stored and only kept (buffer.keep) do not count: the disk thread deletes them
+ * as soon as the files together are larger than the limit.
  */
 #include <errno.h>
 
@@ -52,11 +55,17 @@ queue_release_memory(struct queue *q, struct batch *b)
 	q->stats->memory_bytes -= b->bytes;
 }
 
+static uint64_t
+memory_used(const struct queue *q)
+{
+	return q->stats->memory_bytes + q->job_bytes;
+}
+
 /* Is memory short, so that some should be freed? */
 static bool
 memory_is_short(const struct queue *q)
 {
-	return q->stats->memory_bytes >= DRAINED(q->limits.memory);
+	return memory_used(q) >= DRAINED(q->limits.memory);
 }
 
 /*
@@ -109,6 +118,12 @@ disk_is_tight(const struct queue *q)
 	return q->position > q->written && q->position - q->written >= q->disk_room / 2;
 }
 
+static uint64_t
+spool_used(const struct queue *q)
+{
+	return q->live_bytes + q->removing_bytes;
+}
+
 /* Without room, is the disk thread about to make some? */
 static bool
 disk_will_relieve(struct queue *q)
@@ -120,15 +135,28 @@ disk_will_relieve(struct queue *q)
 		return false;
 	if (q->disk_error) /* a batch was dropped for it: has that helped? */
 		return disk_has_no_space(q) && p.removing > 0;
-	return disk_is_tight(q) || memory_can_be_freed(q);
+	if (disk_is_tight(q))
+		return true;
+	if (q->removing_bytes > 0 && spool_used(q) >= DRAINED(q->limits.spool))
+		return true;
+	if (q->stats->memory_bytes < DRAINED(q->limits.memory) && q->job_bytes > 0)
+		return true; /* it is what takes the memory */
+	return !q->sync_fails && memory_can_be_freed(q);
+}
+
+/* Is memory all there is for now, and the policy one that goes on with it? */
+static bool
+goes_on_in_memory(const struct queue *q)
+{
+	return q->disk_error || (q->disk_stalls && q->limits.overflow != CONF_BLOCK);
 }
 
 bool
 queue_is_over_limits(const struct queue *q)
 {
-	if (q->stats->memory_bytes >= q->limits.memory)
+	if (memory_used(q) >= q->limits.memory)
 		return true;
-	return q->spool && (q->live_bytes >= q->limits.spool || disk_is_tight(q));
+	return q->spool && (spool_used(q) >= q->limits.spool || disk_is_tight(q));
 }
 
 static enum queue_fullness
@@ -137,7 +165,7 @@ judge(struct queue *q)
 	bool before = q->fullness != QUEUE_HAS_ROOM;
 	uint64_t memory = before ? DRAINED(q->limits.memory) : q->limits.memory;
 	uint64_t disk = before ? DRAINED(q->limits.spool) : q->limits.spool;
-	bool memory_full = q->stats->memory_bytes >= memory;
+	bool memory_full = memory_used(q) >= memory;
 
 	if (!q->spool)
 		return memory_full ? QUEUE_IS_FULL : QUEUE_HAS_ROOM;
@@ -145,7 +173,7 @@ judge(struct queue *q)
 		return QUEUE_IS_FULL;
 	if (q->disk_error && q->limits.overflow == CONF_BLOCK)
 		return QUEUE_IS_FULL;
-	if (!memory_full && (q->disk_error || !disk_is_tight(q)))
+	if (!memory_full && (goes_on_in_memory(q) || (spool_used(q) < disk && !disk_is_tight(q))))
 		return QUEUE_HAS_ROOM;
 	return disk_will_relieve(q) ? QUEUE_AWAITS_DISK : QUEUE_IS_FULL;
 }
@@ -178,17 +206,20 @@ say_drained(struct queue *q)
 static void
 relieve(struct queue *q)
 {
+	bool drops = q->limits.overflow != CONF_BLOCK, full;
+
 	if (q->spool)
 		queue_collect_progress(q);
-	trim_memory(q, false);
-	if (!q->spool || q->disk_error)
+	trim_memory(q, drops && q->fullness != QUEUE_HAS_ROOM);
+	if (!q->spool)
 		return;
-	if (q->stats->memory_bytes >= q->limits.memory) {
+	full = memory_used(q) >= q->limits.memory;
+	if (full && !q->disk_error)
 		queue_seal(q);
-		trim_memory(q, q->limits.overflow != CONF_BLOCK);
-	} else if (!disk_is_tight(q)) {
+	if (full)
+		trim_memory(q, drops);
+	if (q->disk_error || !(full || disk_is_tight(q)))
 		return;
-	}
 	if (q->open)
 		(void)queue_post(q);
 	disk_sync(q->disk); /* we hear of it when it is done */

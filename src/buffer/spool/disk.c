@@ -44,8 +44,10 @@ disk_jobs_take(struct disk_jobs *jobs)
 void
 disk_file_unref(struct disk_file *f)
 {
-	if (--f->refs == 0)
-		free(f);
+	if (--f->refs > 0)
+		return;
+	slab_unref(f->slab);
+	free(f);
 }
 
 void
@@ -53,8 +55,8 @@ disk_job_free(struct disk_job *job)
 {
 	if (job->file)
 		disk_file_unref(job->file);
-	slab_unref(job->slab);
 	free(job->headers);
+	free(job->named);
 	free(job);
 }
 
@@ -210,8 +212,7 @@ disk_create(struct disk *d, uint64_t number, uint64_t created_us)
 
 /*
  * The last job, if these frames continue what it is to write.  A job that the thread has taken is
- * not in the list any more.  The slab may be another one: it holds a copy of what the old one
- * held.
+ * not in the list any more.
  */
 static struct disk_job *
 job_to_lengthen(const struct disk *d, const struct disk_file *f, size_t offset, size_t len)
@@ -224,19 +225,8 @@ job_to_lengthen(const struct disk *d, const struct disk_file *f, size_t offset, 
 	return job;
 }
 
-static void
-lengthen(struct disk_job *job, struct slab *slab, size_t len, const struct batch_part *part)
-{
-	if (job->slab != slab) {
-		slab_unref(job->slab);
-		job->slab = slab_ref(slab);
-	}
-	job->len += len;
-	batch_part_add(&job->part, part);
-}
-
 static int
-add_write(struct disk *d, struct disk_file *f, struct slab *slab, size_t offset, size_t len,
+add_write(struct disk *d, struct disk_file *f, size_t offset, size_t len,
 	  const struct batch_part *part)
 {
 	struct disk_job *job = calloc(1, sizeof(*job));
@@ -246,14 +236,24 @@ add_write(struct disk *d, struct disk_file *f, struct slab *slab, size_t offset,
 	job->task = DISK_WRITE;
 	job->number = f->number;
 	job->file = f;
-	job->slab = slab_ref(slab);
 	job->offset = offset;
 	job->len = len;
 	job->part = *part;
 	f->refs++;
+	f->writes++;
 	disk_jobs_add(&d->writes, job);
 	d->last_write = job;
 	return 1;
+}
+
+/* A file that is written needs one slab, the newest: the others' content is there, too. */
+static void
+hold_slab(struct disk_file *f, struct slab *slab)
+{
+	if (f->slab == slab)
+		return;
+	slab_unref(f->slab);
+	f->slab = slab_ref(slab);
 }
 
 int
@@ -266,11 +266,14 @@ disk_append(struct disk_file *f, struct slab *slab, size_t offset, size_t len,
 
 	(void)pthread_mutex_lock(&d->lock);
 	job = job_to_lengthen(d, f, offset, len);
-	if (job)
-		lengthen(job, slab, len, part);
-	else
-		r = add_write(d, f, slab, offset, len, part);
+	if (job) {
+		job->len += len;
+		batch_part_add(&job->part, part);
+	} else {
+		r = add_write(d, f, offset, len, part);
+	}
 	if (r >= 0) {
+		hold_slab(f, slab);
 		d->appended += len;
 		d->pending += len;
 		d->unsafe += part->rows;
@@ -319,40 +322,49 @@ file_removed(struct disk *d, struct disk_file *f)
 	f->removed = true;
 	d->unsafe -= f->unsafe;
 	f->unsafe = 0;
+	slab_unref(f->slab);
+	f->slab = NULL;
 }
 
 static void
-end_batch(struct disk *d, enum disk_task task, struct disk_file *f, uint64_t number)
+end_batch(struct disk *d, enum disk_task task, struct disk_file *f, uint64_t number, uint64_t bytes)
 {
+	struct disk_job *job = calloc(1, sizeof(*job));
+
 	(void)pthread_mutex_lock(&d->lock);
 	if (f)
 		file_removed(d, f);
-	d->removing++;
-	d->keeps_asked += task == DISK_KEEP;
-	if (number < d->removing_floor)
-		d->removing_floor = number;
-	(void)pthread_mutex_unlock(&d->lock);
-	if (hand_over(d, &d->errands, task, f, number) == 0)
-		return;
-	(void)pthread_mutex_lock(&d->lock);
-	d->keeps_done += task == DISK_KEEP;
-	d->removing--; /* it stays, and the next start finds it in the ledger */
-	if (number < d->stuck_floor)
-		d->stuck_floor = number;
+	if (job) {
+		job->task = task;
+		job->number = number;
+		job->file = f;
+		job->len = bytes;
+		if (f)
+			f->refs++;
+		d->removing++;
+		d->removing_bytes += bytes;
+		d->keeps_asked += task == DISK_KEEP;
+		if (number < d->removing_floor)
+			d->removing_floor = number;
+		disk_jobs_add(&d->errands, job);
+		poke(d);
+	} else if (number < d->stuck_floor) {
+		d->stuck_floor = number; /* it stays, and the next start finds it in the ledger */
+	}
 	(void)pthread_mutex_unlock(&d->lock);
 }
 
 void
-disk_remove(struct disk *d, struct disk_file *f, uint64_t number)
+disk_remove(struct disk *d, struct disk_file *f, uint64_t number, uint64_t bytes)
 {
-	end_batch(d, DISK_REMOVE, f, number);
+	end_batch(d, DISK_REMOVE, f, number, bytes);
 	disk_release(f);
 }
 
 void
-disk_keep(struct disk *d, uint64_t number)
+disk_keep(struct disk *d, uint64_t number, uint64_t bytes)
 {
-	end_batch(d, DISK_KEEP, NULL, number);
+	end_batch(d, DISK_KEEP, NULL, number, bytes);
 }
 
 void
@@ -386,13 +398,17 @@ int
 disk_unkeep(struct disk *d, struct spool_header *headers, size_t n)
 {
 	struct disk_job *job = calloc(1, sizeof(*job));
+	bool *named = calloc(n, sizeof(*named));
 
-	if (!job) {
+	if (!job || !named) {
+		free(job);
+		free(named);
 		free(headers);
 		return -ENOMEM;
 	}
 	job->task = DISK_UNKEEP;
 	job->headers = headers;
+	job->named = named;
 	job->n = n;
 	(void)pthread_mutex_lock(&d->lock);
 	disk_jobs_add(&d->unkeeps, job);
@@ -414,11 +430,16 @@ disk_progress(struct disk *d, struct disk_progress *ret)
 	    .synced = d->sync == CONF_SYNC_NEVER ? d->written : d->synced,
 	    .sealed = d->sealed,
 	    .pending = d->pending,
-	    .jobs = d->writes.n,
 	    .unsafe = d->unsafe,
+	    .jobs = d->writes.n + d->errands.n,
+	    .job_bytes = (d->writes.n + d->errands.n) * sizeof(struct disk_job),
 	    .room = d->room,
 	    .removing = d->removing,
+	    .removing_bytes = d->removing_bytes,
+	    .unkeeping = d->unkeeping,
 	    .error = d->error,
+	    .sync_fails = d->sync_retry_ms > 0,
+	    .unkeep_fails = d->unkeep_retry_ms > 0,
 	    .call = d->call,
 	    .call_ms = d->call ? clock_ms() - d->call_since_ms : 0,
 	};

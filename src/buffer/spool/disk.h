@@ -13,8 +13,8 @@
  * Order: writes are done in the order in which they were handed over, and a write that the
  * disk refuses stays the first one, to be tried again every SPOOL_RETRY_MS; so what has been
  * written and synced is told by one position in the stream of all bytes.  Errands (files to
- * remove, ...) do not wait behind writes, since they may be what makes room; between two
- * errands all writes that wait get their turn.
+ * remove, ...) do not wait behind writes, since they may be what makes room: some of them, then
+ * the writes that wait, and where the files together are too large, all of them first.
  *
  * Blocks: what is appended to one file while the thread is busy becomes one block of the file,
  * of DISK_BLOCK_BYTES at the most.
@@ -60,8 +60,9 @@ uint64_t disk_number(struct disk *d);
 struct disk_file *disk_create(struct disk *d, uint64_t number, uint64_t created_us);
 
 /*
- * Appends whole frames, which stand at slab->data + offset and which nobody changes any more; takes
- * a reference of the slab.  part tells what they hold.  Returns 1 when they begin a block of the
+ * Appends whole frames, which stand at slab->data + offset and which nobody changes any more.  The
+ * file holds a reference of the slab until they are written, or the batch has ended; another slab
+ * must hold what the one before it did.  part tells what they hold.  Returns 1 when they begin a block of the
  * file, 0 when they lengthen one that was not written yet, or -ENOMEM.
  */
 int disk_append(struct disk_file *f, struct slab *slab, size_t offset, size_t len,
@@ -79,13 +80,14 @@ void disk_sync(struct disk *d);
 /* ---- the loop: errands ---- */
 
 /*
- * The batch has ended: its file is removed.  f is its file where it is not known to be sealed (then
- * it is let go of, and what was not written yet will not be), else NULL.
+ * The batch has ended: its file, which takes so many bytes, is removed.  f is its file where it is
+ * not known to be sealed (then it is let go of, and what was not written yet will not be), else
+ * NULL.
  */
-void disk_remove(struct disk *d, struct disk_file *f, uint64_t number);
+void disk_remove(struct disk *d, struct disk_file *f, uint64_t number, uint64_t bytes);
 
 /* The same for a file that is sealed, and that is to be kept as .stored. */
-void disk_keep(struct disk *d, uint64_t number);
+void disk_keep(struct disk *d, uint64_t number, uint64_t bytes);
 
 /* For how long stored files are kept, and above how many bytes of all files they give way. */
 void disk_set_limits(struct disk *d, uint64_t keep_ms, uint64_t max_bytes);
@@ -108,17 +110,22 @@ int disk_unkeep(struct disk *d, struct spool_header *headers, size_t n);
 /* ---- what has been done ---- */
 
 struct disk_progress {
-	uint64_t written;  /* so many of the bytes appended are in files, or no longer wanted */
-	uint64_t synced;   /* so many survive as the sync mode promises */
-	uint64_t sealed;   /* seals, in the order of disk_seal() */
-	uint64_t pending;  /* bytes that wait to be written */
-	uint64_t jobs;     /* blocks and seals that wait */
-	uint64_t unsafe;   /* rows of these */
-	uint64_t room;     /* bytes that the file system had free after the last write */
-	uint64_t removing; /* files that wait to be removed */
-	int error;         /* why the disk refuses writes, a negative errno; 0: it does not */
-	const char *call;  /* what the thread does now, a static string; NULL: nothing */
-	uint64_t call_ms;  /* for how long */
+	uint64_t written;   /* so many of the bytes appended are in files, or no longer wanted */
+	uint64_t synced;    /* so many survive as the sync mode promises */
+	uint64_t sealed;    /* seals, in the order of disk_seal() */
+	uint64_t pending;   /* bytes that wait to be written */
+	uint64_t unsafe;    /* rows of these */
+	uint64_t jobs;      /* blocks, seals and errands that wait */
+	uint64_t job_bytes; /* memory that the lists of these take */
+	uint64_t room;      /* bytes that the file system had free after the last write */
+	uint64_t removing;  /* files that wait to be removed */
+	uint64_t removing_bytes; /* theirs */
+	uint64_t unkeeping;      /* files that wait to get their names back */
+	int error;               /* why the disk refuses writes, a negative errno; 0: it does not */
+	bool sync_fails;         /* the last sync did, and is to be tried again */
+	bool unkeep_fails;       /* likewise */
+	const char *call;        /* what the thread does now, a static string; NULL: nothing */
+	uint64_t call_ms;        /* for how long */
 };
 void disk_progress(struct disk *d, struct disk_progress *ret);
 

@@ -24,14 +24,14 @@ struct disk_job {
 	uint64_t number;
 	struct disk_file *file; /* a reference, or NULL */
 
-	/* DISK_WRITE */
-	struct slab *slab; /* a reference */
+	/* DISK_WRITE: what stands there in the file's slab */
 	size_t offset;
 	size_t len;
 	struct batch_part part;
 
 	/* DISK_UNKEEP */
-	struct spool_header *headers;
+	struct spool_header *headers; /* by number */
+	bool *named;                  /* those that an errand has renamed before their turn */
 	size_t n;
 	size_t done;  /* renamed by the thread */
 	size_t taken; /* by the loop */
@@ -49,8 +49,10 @@ struct disk_file {
 
 	/* under disk.lock */
 	unsigned refs;
-	bool removed;    /* what waits to be written is no longer wanted */
-	uint64_t unsafe; /* rows that wait to be written */
+	bool removed;      /* what waits to be written is no longer wanted */
+	uint64_t writes;   /* that wait */
+	uint64_t unsafe;   /* their rows */
+	struct slab *slab; /* a reference, while something waits: the newest, which has all of it */
 
 	/* the thread's */
 	bool made;               /* there is a file of this number */
@@ -89,6 +91,7 @@ struct disk {
 	uint64_t unsafe;  /* rows */
 	uint64_t room;    /* bytes that the file system had free after the last write */
 	uint64_t removing;
+	uint64_t removing_bytes; /* of these files */
 	uint64_t removing_floor; /* of what waits to be removed; UINT64_MAX: nothing does */
 	uint64_t keeps_asked, keeps_done;
 	uint64_t stuck_floor; /* of what could not be */

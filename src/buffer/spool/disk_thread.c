@@ -1,11 +1,12 @@
 /*
  * disk_thread.c - the disk thread itself.
  *
- * It goes round: one errand, the writes that wait by now, a sync if one is asked for, a slice of
+ * It goes round: some errands, the writes that wait by now, a sync if one is asked for, a slice of
  * kept batches to be unstored, and once a second a look after kept files, numbers and the reserve.
  * The lock is given up for each call of the spool's, which may take seconds.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -13,8 +14,7 @@
 #include "log/log.h"
 
 #define UPKEEP_MS 1000
-#define UPKEEP_FILES 256 /* deleted between two looks at what else waits */
-#define UNKEEP_MS 20     /* of renaming, likewise */
+#define SLICE_MS 20 /* of what is done in bulk, between two looks at what else waits */
 
 /* ---- calls ---- */
 
@@ -34,6 +34,15 @@ call_end(struct disk *d)
 	d->call = NULL;
 }
 
+/* The call goes on with another file, which is not slow because there were some before it. */
+static void
+call_again(struct disk *d)
+{
+	(void)pthread_mutex_lock(&d->lock);
+	d->call_since_ms = clock_ms();
+	(void)pthread_mutex_unlock(&d->lock);
+}
+
 static void
 tell(struct disk *d)
 {
@@ -42,42 +51,50 @@ tell(struct disk *d)
 	(void)pthread_mutex_lock(&d->lock);
 }
 
-/* Metrics that are not stored yet need the room more than those that are. */
-static size_t
-give_way(const struct disk *d, uint64_t max_bytes, size_t most)
+/*
+ * Metrics that are not stored yet need the room more than those that are only kept.  Deletes one of
+ * these, if there is one, and counts it.
+ */
+static bool
+give_way(struct disk *d, uint64_t max_bytes, uint64_t *files)
 {
-	size_t files = spool_release(d->spool, max_bytes, most);
+	bool gone = spool_release(d->spool, max_bytes, 1) > 0;
 
+	*files += gone;
+	call_again(d);
+	return gone;
+}
+
+static void
+say_released(uint64_t files)
+{
 	if (files)
 		log_event_limited(
 		    LOG_WARNING, "kept_released", "kept_released", LOG_U64("files", files),
 		    LOG_STR("hint", "buffer.spool_limit, or the disk, is too small for "
 				    "buffer.keep"));
-	return files;
+}
+
+static bool
+is_no_space(int r)
+{
+	return r == -ENOSPC || r == -EDQUOT;
 }
 
 /* ---- writes ---- */
 
-/*
- * One block.  A full disk takes it once stored batches that are only kept have given way, one after
- * the other: what is not stored yet has no other copy.
- */
+/* One block. */
 static int
-append(struct disk *d, struct disk_job *job)
+append(struct disk *d, struct disk_job *job, const struct slab *slab)
 {
 	struct disk_file *f = job->file;
-	int r;
+	int r = f->made ? 0 : spool_create(d->spool, f->number, f->created_us, &f->file);
 
-	do {
-		r = f->made ? 0 : spool_create(d->spool, f->number, f->created_us, &f->file);
-		if (r == 0) {
-			f->made = true;
-			r = spool_append(f->file, job->slab->data + job->offset, (uint32_t)job->len,
-					 (uint32_t)job->part.rows, job->part.min_us,
-					 job->part.max_us);
-		}
-	} while ((r == -ENOSPC || r == -EDQUOT) && give_way(d, 0, 1));
-	return r;
+	if (r < 0)
+		return r;
+	f->made = true;
+	return spool_append(f->file, slab->data + job->offset, (uint32_t)job->len,
+			    (uint32_t)job->part.rows, job->part.min_us, job->part.max_us);
 }
 
 static int
@@ -90,6 +107,37 @@ seal(struct disk_file *f)
 	return r;
 }
 
+/*
+ * A full disk takes it once stored batches that are only kept have given way, one after the other:
+ * what is not stored yet has no other copy.
+ */
+static int
+append_or_seal(struct disk *d, struct disk_job *job, const struct slab *slab)
+{
+	uint64_t files = 0;
+	int r;
+
+	do
+		r = job->task == DISK_WRITE ? append(d, job, slab) : seal(job->file);
+	while (is_no_space(r) && give_way(d, 0, &files));
+	say_released(files);
+	return r;
+}
+
+/* A file whose sync failed is written anew, and needs room for that. */
+static int
+sync_all(struct disk *d)
+{
+	uint64_t files = 0;
+	int r;
+
+	do
+		r = spool_sync(d->spool);
+	while (is_no_space(r) && give_way(d, 0, &files));
+	say_released(files);
+	return r;
+}
+
 /* The batch has ended: nothing more is written to its file. */
 static void
 give_up(struct disk_file *f)
@@ -98,23 +146,57 @@ give_up(struct disk_file *f)
 	f->file = NULL;
 }
 
-/* A kept batch that was stored again may still have to get its name back. */
 static int
-find_name(struct disk *d, uint64_t number, bool may_be_kept)
+compare_number(const void *key, const void *header)
 {
-	return may_be_kept ? spool_unkeep(d->spool, number) : -ENOENT;
+	uint64_t number = *(const uint64_t *)key;
+	uint64_t other = ((const struct spool_header *)header)->number;
+
+	return number < other ? -1 : number > other;
+}
+
+/*
+ * The mark of a kept batch that is stored again before its file has got its name back; NULL when
+ * it is none.  It stays valid without the lock, since only the thread ends such a job.
+ */
+static bool *
+mark_of(const struct disk *d, uint64_t number)
+{
+	for (const struct disk_job *job = d->unkeeps.head; job; job = job->next) {
+		const struct spool_header *h =
+		    bsearch(&number, job->headers + job->done, job->n - job->done,
+			    sizeof(*job->headers), compare_number);
+
+		if (h && !job->named[h - job->headers])
+			return &job->named[h - job->headers];
+	}
+	return NULL;
+}
+
+/* Gives the file its name now, so that it is not renamed once more when its turn comes. */
+static int
+find_name(struct disk *d, uint64_t number, bool *named)
+{
+	int r = named ? spool_unkeep(d->spool, number) : -ENOENT;
+
+	if (r == 0)
+		*named = true;
+	return r;
 }
 
 static void
 remove_file(struct disk *d, uint64_t number, bool keep)
 {
-	bool may_be_kept = d->unkeeping > 0;
+	bool *named = mark_of(d, number);
 	int r;
 
 	call_begin(d, keep ? "rename" : "unlink");
 	r = spool_remove(d->spool, number, keep);
-	if (r == -ENOENT && find_name(d, number, may_be_kept) == 0)
-		r = spool_remove(d->spool, number, keep);
+	if (r == -ENOENT) {
+		r = find_name(d, number, named);
+		if (r == 0)
+			r = spool_remove(d->spool, number, keep);
+	}
 	call_end(d);
 	if (r == 0 || r == -ENOENT)
 		return;
@@ -134,17 +216,11 @@ end_file(struct disk *d, struct disk_job *job)
 	if (!f || f->made)
 		remove_file(d, job->number, job->task == DISK_KEEP);
 	d->keeps_done += job->task == DISK_KEEP;
+	d->removing_bytes -= job->len;
 	if (--d->removing == 0)
 		d->removing_floor = UINT64_MAX;
 	d->sync_retry_ms = 0;  /* perhaps it was the file that could not be synced */
 	d->write_retry_ms = 0; /* perhaps there is room now */
-}
-
-/* Without the lock. */
-static int
-write_job(struct disk *d, struct disk_job *job)
-{
-	return job->task == DISK_WRITE ? append(d, job) : seal(job->file);
 }
 
 static void
@@ -162,6 +238,10 @@ written(struct disk *d, const struct disk_job *job)
 		return;
 	d->unsafe -= job->part.rows;
 	f->unsafe -= job->part.rows;
+	if (--f->writes > 0)
+		return;
+	slab_unref(f->slab);
+	f->slab = NULL;
 }
 
 static void
@@ -180,24 +260,31 @@ refused(struct disk *d, struct disk_job *job, int error)
 	d->writes.n++;
 }
 
-/* What a batch that has ended still had to write is left out.  Returns 0, or why it was refused. */
+/*
+ * What a batch that has ended still had to write is left out: that is 1.  Else returns 0, or why it
+ * was refused.
+ */
 static int
 do_write(struct disk *d, struct disk_job *job)
 {
-	uint64_t room = d->room;
-	int r = 0;
+	struct disk_file *f = job->file;
+	struct slab *slab;
+	uint64_t room;
+	int r = 1;
 
-	if (!job->file->removed) {
+	if (!f->removed) {
+		slab = f->slab ? slab_ref(f->slab) : NULL; /* the batch may end meanwhile */
 		call_begin(d, job->task == DISK_WRITE ? "write" : "seal");
-		r = write_job(d, job);
+		r = append_or_seal(d, job, slab);
 		room = spool_free_bytes(d->spool);
+		slab_unref(slab);
 		call_end(d);
 		d->room = room;
 	}
-	if (r < 0 && !job->file->removed)
+	if (r < 0 && !f->removed)
 		return r;
 	written(d, job);
-	return 0;
+	return r != 0;
 }
 
 /* Those that wait by now: others must get their turn, too. */
@@ -219,8 +306,10 @@ do_writes(struct disk *d)
 			news |= !had_error;
 			break;
 		}
-		d->error = 0;
-		d->write_retry_ms = 0;
+		if (r == 0 || !d->writes.head) { /* what is left out tells nothing of the disk */
+			d->error = 0;
+			d->write_retry_ms = 0;
+		}
 		news |= had_error || job->task != DISK_WRITE;
 		disk_job_free(job);
 	}
@@ -244,7 +333,7 @@ do_sync(struct disk *d)
 	int r;
 
 	call_begin(d, "sync");
-	r = spool_sync(d->spool);
+	r = sync_all(d);
 	call_end(d);
 	d->sync_retry_ms = r < 0 ? clock_ms() + SPOOL_RETRY_MS : 0;
 	if (r < 0)
@@ -256,23 +345,40 @@ do_sync(struct disk *d)
 /* ---- errands ---- */
 
 static void
-do_errand(struct disk *d)
+repair(struct disk *d, struct disk_job *job)
 {
-	struct disk_job *job = disk_jobs_take(&d->errands);
-	bool may_be_kept = d->unkeeping > 0;
+	bool *named = mark_of(d, job->number);
 
-	if (job->task == DISK_KEEP || job->task == DISK_REMOVE) {
-		end_file(d, job);
-	} else {
-		call_begin(d, "repair");
-		(void)find_name(d, job->number, may_be_kept);
-		if (job->task == DISK_REPAIR)
-			spool_repair(d->spool, job->number);
+	call_begin(d, "repair");
+	(void)find_name(d, job->number, named);
+	if (job->task == DISK_REPAIR)
+		spool_repair(d->spool, job->number);
+	else
+		spool_set_aside(d->spool, job->number);
+	call_end(d);
+}
+
+/* Do files that are to be removed take room that others must not have? */
+static bool
+is_over_limit(const struct disk *d)
+{
+	return d->removing > 0 && spool_bytes(d->spool) > d->max_bytes;
+}
+
+static void
+do_errands(struct disk *d)
+{
+	uint64_t until_ms = clock_ms() + SLICE_MS;
+	struct disk_job *job;
+
+	do {
+		job = disk_jobs_take(&d->errands);
+		if (job->task == DISK_KEEP || job->task == DISK_REMOVE)
+			end_file(d, job);
 		else
-			spool_set_aside(d->spool, job->number);
-		call_end(d);
-	}
-	disk_job_free(job);
+			repair(d, job);
+		disk_job_free(job);
+	} while (d->errands.head && (clock_ms() < until_ms || is_over_limit(d)));
 	tell(d);
 }
 
@@ -290,9 +396,10 @@ do_reserve(struct disk *d)
 
 /* One that is gone has been stored and removed meanwhile, or whoever reads it will say so. */
 static bool
-unkeep(struct disk *d, uint64_t number, int *error)
+unkeep(struct disk *d, struct disk_job *job, size_t at, int *error)
 {
-	*error = spool_unkeep(d->spool, number);
+	*error = job->named[at] ? 0 : spool_unkeep(d->spool, job->headers[at].number);
+	call_again(d);
 	return *error == 0 || *error == -ENOENT;
 }
 
@@ -300,12 +407,12 @@ static void
 do_unkeep(struct disk *d)
 {
 	struct disk_job *job = disk_unkeep_next(d, true);
-	uint64_t until_ms = clock_ms() + UNKEEP_MS;
+	uint64_t until_ms = clock_ms() + SLICE_MS;
 	size_t at = job->done;
 	int error;
 
 	call_begin(d, "rename");
-	while (unkeep(d, job->headers[at].number, &error) && ++at < job->n && clock_ms() < until_ms)
+	while (unkeep(d, job, at, &error) && ++at < job->n && clock_ms() < until_ms)
 		;
 	call_end(d);
 	d->unkeeping -= at - job->done;
@@ -335,22 +442,34 @@ reserve_numbers(struct disk *d)
 				    "for batches are used up, nothing more is received"));
 }
 
+/* One of the kept files whose time is over. */
+static bool
+prune(struct disk *d, uint64_t keep_ms)
+{
+	bool gone = spool_prune(d->spool, keep_ms, 1) > 0;
+
+	call_again(d);
+	return gone;
+}
+
 static void
 do_upkeep(struct disk *d)
 {
-	uint64_t keep_ms = d->keep_ms, max_bytes = d->max_bytes;
-	size_t files;
+	uint64_t keep_ms = d->keep_ms, max_bytes = d->max_bytes, until_ms = clock_ms() + SLICE_MS;
+	uint64_t files = 0;
+	bool gone;
 
 	call_begin(d, "upkeep");
 	if (spool_numbers_low(d->spool))
 		reserve_numbers(d);
 	if (spool_reserve_missing(d->spool))
 		(void)spool_reserve_make(d->spool);
-	files = spool_prune(d->spool, keep_ms, UPKEEP_FILES);
-	if (files < UPKEEP_FILES)
-		files = give_way(d, max_bytes, UPKEEP_FILES);
+	do
+		gone = prune(d, keep_ms) || give_way(d, max_bytes, &files);
+	while (gone && clock_ms() < until_ms);
+	say_released(files);
 	call_end(d);
-	d->upkeep_ms = files == UPKEEP_FILES ? 0 : clock_ms() + UPKEEP_MS;
+	d->upkeep_ms = gone ? 0 : clock_ms() + UPKEEP_MS;
 }
 
 /* When; 0 = now, UINT64_MAX where there is nothing to look after. */
@@ -414,7 +533,7 @@ go_round(struct disk *d)
 	if (d->use_reserve)
 		do_reserve(d);
 	if (d->errands.head)
-		do_errand(d);
+		do_errands(d);
 	do_writes(d);
 	if (sync_due(d) && d->sync_retry_ms <= now_ms)
 		do_sync(d);
@@ -431,7 +550,8 @@ finish(struct disk *d)
 	d->write_retry_ms = 0;
 	do
 		go_round(d);
-	while (d->errands.head || (d->writes.head && !d->error));
+	while (d->errands.head || (d->writes.head && !d->error) ||
+	       (d->unkeeping > 0 && !d->unkeep_retry_ms));
 	if (d->sync == CONF_SYNC_NEVER)
 		return;
 	call_begin(d, "sync");

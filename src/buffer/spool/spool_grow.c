@@ -60,7 +60,8 @@ file_make(const struct spool *s, const struct spool_header *h, int *ret)
 	r = fstatat(s->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? -EEXIST : -errno;
 	if (r != -ENOENT)
 		return r;
-	fd = openat(s->fd, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	/* one that a failure has left is ours, too */
+	fd = openat(s->fd, temporary, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
 	crash_point("before_file_header");
