@@ -335,40 +335,40 @@ wait_due(struct janitor *j, struct due *due)
 	return !atomic_load(&j->stop);
 }
 
+/* A claim is worth nothing before the comparison. */
 static enum store_status
-do_round(struct janitor *j, const struct due *due, struct store_error *err)
+compare_and_claim(struct janitor *j, const struct due *due, struct store_error *err)
 {
-	enum store_status status = upkeep_connect(j->upkeep, err);
+	enum store_status status = STORE_OK;
 
-	if (status == STORE_OK && due->setup)
-		status = set_up(j, err);
-	if (status == STORE_OK && due->compare)
+	if (due->compare)
 		status = compare(j, due, err);
-	else if (status == STORE_OK && is_other_server(j))
+	else if (is_other_server(j))
 		janitor_ask_compare(j);
 	if (status == STORE_OK && due->claim)
 		status = claim(j, err);
-	if (status == STORE_OK && due->maintain)
-		status = maintain(j, err);
 	return status;
 }
 
-/* While it has to set up, its troubles are everybody's: the writers wait for it.  Others are its
- * own. */
-static void
-failed(struct janitor *j, bool setup, enum store_status status, const struct store_error *err)
+/* What troubles one duty does not keep the others from being done; the first trouble is returned. */
+static enum store_status
+do_round(struct janitor *j, const struct due *due, struct store_error *err)
 {
-	bool hold = status == STORE_HOLD;
-	uint64_t delay_ms = backoff_next(&j->backoff);
+	enum store_status status = upkeep_connect(j->upkeep, err), maintained;
+	struct store_error other = {0};
 
-	if (err->setup)
-		janitor_ask_setup(j);
-	store_log_failure(hold ? LOG_ERR : LOG_WARNING,
-			  setup ? "database_unavailable" : "maintenance_failed", 0, err, delay_ms);
-	if (setup)
-		set_status(j, status);
-	if (delay_ms)
-		queue_sleep(j->queue, &j->stop, queue_kicks(j->queue), delay_ms);
+	if (status == STORE_OK && due->setup)
+		status = set_up(j, err);
+	if (status != STORE_OK)
+		return status;
+	status = compare_and_claim(j, due, err);
+	if (!due->maintain || status == STORE_STOPPED || (status != STORE_OK && err->reconnect))
+		return status;
+	maintained = maintain(j, &other);
+	if (status != STORE_OK || maintained == STORE_OK)
+		return status;
+	*err = other;
+	return maintained;
 }
 
 static bool
@@ -382,6 +382,27 @@ is_ready(struct janitor *j)
 	return ready;
 }
 
+/*
+ * While it has to set up, its troubles are everybody's: the writers wait for it.  Others are its
+ * own; so is what is missing right after a set-up, which another one would not make either.
+ */
+static void
+failed(struct janitor *j, const struct due *due, enum store_status status,
+       const struct store_error *err, unsigned kicks)
+{
+	bool hold = status == STORE_HOLD, setup = due->setup && !is_ready(j);
+	uint64_t delay_ms = backoff_next(&j->backoff);
+
+	if (err->setup && !due->setup)
+		janitor_ask_setup(j);
+	store_log_failure(hold ? LOG_ERR : LOG_WARNING,
+			  setup ? "database_unavailable" : "maintenance_failed", 0, err, delay_ms);
+	if (setup)
+		set_status(j, status);
+	if (delay_ms)
+		queue_sleep(j->queue, &j->stop, kicks, delay_ms);
+}
+
 static void *
 janitor_main(void *arg)
 {
@@ -391,13 +412,14 @@ janitor_main(void *arg)
 	(void)pthread_setname_np(pthread_self(), "janitor");
 	while (wait_due(j, &due)) {
 		struct store_error err = {0};
+		unsigned kicks = queue_kicks(j->queue);
 		enum store_status status = do_round(j, &due, &err);
 
 		upkeep_disconnect(j->upkeep);
 		if (status == STORE_OK)
 			backoff_reset(&j->backoff);
 		else if (status != STORE_STOPPED)
-			failed(j, due.setup && !is_ready(j), status, &err);
+			failed(j, &due, status, &err, kicks);
 	}
 	upkeep_disconnect(j->upkeep);
 	atomic_store(&j->ended, true);

@@ -26,11 +26,11 @@
 #include "store/janitor.h"
 #include "store/store.h"
 
-#define IDLE_MS 10000        /* a wait for a batch; then the connection is checked */
-#define IDLE_FAILING_MS 1000 /* the same, while the last try failed */
-#define BATCH_RETRY_MS 1000  /* a batch with a passing trouble of its own */
-#define BATCH_HOLD_MS 5000   /* a batch that waits for the operator, others do not */
-#define SPOOL_RETRY_MS 1000  /* a batch that the disk did not give */
+#define IDLE_MS 10000            /* a wait for a batch; then the connection is checked */
+#define IDLE_FAILING_MS 1000     /* the same, while the last try failed */
+#define BATCH_RETRY_MS 1000      /* a batch with a passing trouble of its own */
+#define BATCH_HOLD_MS 5000       /* a batch that waits for the operator, others do not */
+#define SPOOL_READ_AGAIN_MS 1000 /* a batch that the disk did not give */
 
 struct writer {
 	struct writers *pool;
@@ -42,8 +42,9 @@ struct writer {
 	/* the thread's own */
 	struct store *store; /* NULL: no connection */
 	struct backoff backoff;
-	bool failing; /* the last try failed, a new connection alone proves nothing */
-	bool asked;   /* the janitor, to set up, since the last connection */
+	bool failing;   /* the last try failed, a new connection alone proves nothing */
+	bool asked;     /* the janitor, to set up, since the last connection */
+	unsigned kicks; /* the generation before the last try */
 };
 
 struct writers {
@@ -108,7 +109,7 @@ store_failed(struct writer *w, enum store_status status, const struct store_erro
 		disconnect(w);
 	set_status(w, hold ? WRITERS_HELD : WRITERS_UNAVAILABLE);
 	if (delay_ms)
-		queue_sleep(pool->queue, &pool->stop, queue_kicks(pool->queue), delay_ms);
+		queue_sleep(pool->queue, &pool->stop, w->kicks, delay_ms);
 }
 
 /* ---- batches ---- */
@@ -157,7 +158,7 @@ load_failed(struct writer *w, struct batch *b, int r)
 	if (gone)
 		queue_done(w->pool->queue, b);
 	else
-		queue_return(w->pool->queue, b, SPOOL_RETRY_MS);
+		queue_return(w->pool->queue, b, SPOOL_READ_AGAIN_MS);
 }
 
 static void
@@ -173,6 +174,7 @@ write_batch(struct writer *w, struct batch *b)
 	bool compared = janitor_compared(w->pool->janitor);
 	int r = queue_load(q, b, &view);
 
+	w->kicks = queue_kicks(q);
 	if (r < 0) {
 		load_failed(w, b, r);
 		return;
@@ -213,6 +215,7 @@ connect_store(struct writer *w)
 
 	if (!janitor_wait_ready(pool->janitor))
 		return;
+	w->kicks = queue_kicks(pool->queue);
 	status = store_open(pool->conf, pool->stop_fd, &w->store, &err);
 	if (status == STORE_OK) {
 		janitor_ask_compare(pool->janitor);
@@ -234,8 +237,10 @@ static void
 check(struct writer *w)
 {
 	struct store_error err = {0};
-	enum store_status status = store_check(w->store, &err);
+	enum store_status status;
 
+	w->kicks = queue_kicks(w->pool->queue);
+	status = store_check(w->store, &err);
 	if (status == STORE_OK)
 		went_well(w);
 	else
