@@ -201,6 +201,7 @@ compare(struct janitor *j, const struct due *due, struct store_error *err)
 		j->compare_at_ms = clock_ms() + COMPARE_AGAIN_MS;
 		return STORE_OK;
 	}
+	queue_compared(j->queue);
 	j->server = upkeep_server(j->upkeep);
 	(void)pthread_mutex_lock(&j->mutex);
 	j->compare_answered = due->asked;

@@ -424,6 +424,27 @@ START_TEST(a_stop_gives_all_names_back)
 }
 END_TEST
 
+/* Those of a process before may have been about to be stored again. */
+START_TEST(old_kept_batches_stay_until_they_are_compared)
+{
+	start(CONF_SYNC_NEVER);
+	(void)keep_one();
+	(void)await_idle();
+	(void)usleep(2000);
+	disk_set_limits(thread, 1, UINT64_MAX);
+	for (unsigned i = 0; i < 2; i++) { /* it has gone round at least once */
+		(void)keep_one();
+		(void)await_idle();
+	}
+	ck_assert_uint_eq(count_kept(spool, NULL, NULL), 3);
+	disk_may_prune(thread);
+	disk_set_limits(thread, 1, UINT64_MAX);
+	while (spool_bytes(spool))
+		(void)usleep(100);
+	stop();
+}
+END_TEST
+
 START_TEST(kept_batches_go_by_themselves)
 {
 	uint64_t each;
@@ -593,6 +614,7 @@ suite(void)
 	tcase_add_loop_test(tc, a_batch_may_be_removed_while_it_is_written, 0, 2);
 	tcase_add_test(tc, kept_batches_come_back);
 	tcase_add_test(tc, a_stop_gives_all_names_back);
+	tcase_add_test(tc, old_kept_batches_stay_until_they_are_compared);
 	tcase_add_test(tc, kept_batches_go_by_themselves);
 	tcase_add_test(tc, numbers_are_reserved_ahead);
 	tcase_add_test(tc, a_stop_syncs_what_nobody_asked_for);

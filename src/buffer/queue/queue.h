@@ -206,3 +206,6 @@ void queue_mark(struct queue *q, struct queue_mark *m);
 bool queue_passed(struct queue *q, struct queue_mark *m);
 
 size_t queue_requeue(struct queue *q, const uint64_t *numbers, size_t n);
+
+/* The server lacks none of the kept ones: from here on those whose time is over may go. */
+void queue_compared(struct queue *q);

@@ -75,3 +75,10 @@ queue_requeue(struct queue *q, const uint64_t *numbers, size_t n)
 	undo_unkeeping(q, n); /* memory is short: the next start finds their files */
 	return 0;
 }
+
+void
+queue_compared(struct queue *q)
+{
+	if (q->disk)
+		disk_may_prune(q->disk);
+}

@@ -379,6 +379,14 @@ disk_set_limits(struct disk *d, uint64_t keep_ms, uint64_t max_bytes)
 }
 
 void
+disk_may_prune(struct disk *d)
+{
+	(void)pthread_mutex_lock(&d->lock);
+	d->may_prune = true;
+	(void)pthread_mutex_unlock(&d->lock);
+}
+
+void
 disk_use_reserve(struct disk *d)
 {
 	(void)pthread_mutex_lock(&d->lock);

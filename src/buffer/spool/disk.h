@@ -92,6 +92,13 @@ void disk_keep(struct disk *d, uint64_t number, uint64_t bytes);
 /* For how long stored files are kept, and above how many bytes of all files they give way. */
 void disk_set_limits(struct disk *d, uint64_t keep_ms, uint64_t max_bytes);
 
+/*
+ * Until this, files that were stored before the start stay however old they are, unless room is
+ * short or keep_ms is 0: the end of the process before may have come while they were to be stored
+ * again.  Any thread.
+ */
+void disk_may_prune(struct disk *d);
+
 /* The reserve is given up, and what waits to be written is tried at once. */
 void disk_use_reserve(struct disk *d);
 

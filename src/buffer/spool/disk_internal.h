@@ -102,6 +102,7 @@ struct disk {
 	uint64_t upkeep_ms; /* when kept files, numbers and the reserve are looked at again */
 	uint64_t keep_ms;
 	uint64_t max_bytes;
+	bool may_prune;
 	bool use_reserve;
 	bool stop;
 	bool over;

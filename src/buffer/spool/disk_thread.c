@@ -211,10 +211,10 @@ end_file(struct disk *d, struct disk_job *job)
 {
 	struct disk_file *f = job->file;
 
-	if (f)
-		give_up(f);
 	if (!f || f->made)
 		remove_file(d, job->number, job->task == DISK_KEEP);
+	if (f)
+		give_up(f); /* after it: the spool knows better than the disk what it has counted */
 	d->keeps_done += job->task == DISK_KEEP;
 	d->removing_bytes -= job->len;
 	if (--d->removing == 0)
@@ -455,7 +455,8 @@ prune(struct disk *d, uint64_t keep_ms)
 static void
 do_upkeep(struct disk *d)
 {
-	uint64_t keep_ms = d->keep_ms, max_bytes = d->max_bytes, until_ms = clock_ms() + SLICE_MS;
+	uint64_t keep_ms = d->may_prune || !d->keep_ms ? d->keep_ms : UINT64_MAX;
+	uint64_t max_bytes = d->max_bytes, until_ms = clock_ms() + SLICE_MS;
 	uint64_t files = 0;
 	bool gone;
 
