@@ -224,6 +224,37 @@ START_TEST(a_file_may_be_removed_while_it_grows)
 }
 END_TEST
 
+/* What comes while it lasts is for the next one; what ends meanwhile is left out. */
+START_TEST(a_sync_goes_file_by_file)
+{
+	struct spool *s = spool_must_open(CONF_SYNC_INTERVAL);
+	struct spool_file *files[4], *late;
+	unsigned before = open_descriptors();
+	unsigned calls = 0;
+
+	disk_attach(s);
+	for (unsigned i = 0; i < 4; i++) {
+		files[i] = must_create(s, spool_number(s));
+		ck_assert_int_eq(append(files[i], i * 5, 5), 0);
+		ck_assert_int_eq(spool_seal(files[i]), 0);
+	}
+	ck_assert_int_eq(spool_sync_some(s, 0), 1);
+	ck_assert_uint_eq(disk.files, 1);
+	ck_assert_uint_eq(open_descriptors(), before + 3);
+	ck_assert_int_eq(spool_remove(s, files[2]->header.number, false), 0); /* the next one */
+	late = must_create(s, spool_number(s));
+	while (spool_sync_some(s, 0) > 0)
+		ck_assert_uint_lt(++calls, 10);
+	ck_assert_uint_eq(disk.files, 3);
+	ck_assert_uint_eq(disk.all, 4); /* the directory, too */
+	ck_assert(late->changed);
+	sync_now(s);
+	ck_assert_uint_eq(disk.files, 4);
+	spool_file_free(late);
+	spool_free(s);
+}
+END_TEST
+
 static Suite *
 suite(void)
 {
@@ -241,6 +272,7 @@ suite(void)
 	tcase_add_test(tc, never_closes_at_once_and_syncs_nothing);
 	tcase_add_test(tc, a_removed_file_needs_no_sync);
 	tcase_add_test(tc, a_file_may_be_removed_while_it_grows);
+	tcase_add_test(tc, a_sync_goes_file_by_file);
 	suite_add_tcase(s, tc);
 	return s;
 }

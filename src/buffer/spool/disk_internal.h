@@ -86,6 +86,8 @@ struct disk {
 	uint64_t unkeeping;       /* files that wait to be renamed */
 	uint64_t appended, written, synced;
 	uint64_t sync_wanted; /* to be synced up to here */
+	bool syncing;         /* that has begun, */
+	uint64_t syncing_to;  /* and so far it will have got */
 	uint64_t sealed;
 	uint64_t pending; /* bytes */
 	uint64_t unsafe;  /* rows */

@@ -126,13 +126,14 @@ append_or_seal(struct disk *d, struct disk_job *job, const struct slab *slab)
 
 /* A file whose sync failed is written anew, and needs room for that. */
 static int
-sync_all(struct disk *d)
+sync_some(struct disk *d)
 {
+	uint64_t until_ms = clock_ms() + SLICE_MS;
 	uint64_t files = 0;
 	int r;
 
 	do
-		r = spool_sync(d->spool);
+		r = spool_sync_some(d->spool, until_ms);
 	while (is_no_space(r) && give_way(d, 0, &files));
 	say_released(files);
 	return r;
@@ -325,20 +326,26 @@ sync_due(const struct disk *d)
 	return d->sync_wanted > d->synced && d->written > d->synced;
 }
 
-/* What is written by now is synced, also if that is not all that was asked for. */
+/*
+ * What is written when it begins is synced, also if that is not all that was asked for.  With many
+ * small files that takes a while, in which others get their turn: batches that are stored meanwhile
+ * need no sync.
+ */
 static void
 do_sync(struct disk *d)
 {
-	uint64_t position = d->written;
 	int r;
 
+	if (!d->syncing)
+		d->syncing_to = d->written;
 	call_begin(d, "sync");
-	r = sync_all(d);
+	r = sync_some(d);
 	call_end(d);
+	d->syncing = r > 0;
 	d->sync_retry_ms = r < 0 ? clock_ms() + SPOOL_RETRY_MS : 0;
-	if (r < 0)
-		return; /* the spool has logged it; answers wait */
-	d->synced = position;
+	if (r != 0)
+		return; /* not yet, or an error, which the spool has logged; answers wait */
+	d->synced = d->syncing_to;
 	tell(d);
 }
 

@@ -108,6 +108,13 @@ void spool_file_free(struct spool_file *f);
 #define SPOOL_RETRY_MS 1000
 int spool_sync(struct spool *s);
 
+/*
+ * The same, file by file until an instant (monotonic, ms): then it returns 1, and is to be called
+ * again for the rest.  At 0 or an error it is over: what had been appended and sealed when
+ * it began is on the disk, or the error tells why not.
+ */
+int spool_sync_some(struct spool *s, uint64_t until_ms);
+
 /* ---- room for a stop ---- */
 
 /*

@@ -28,6 +28,8 @@ spool_file_close(struct spool_file *f)
 	*(f->prev ? &f->prev->next : &f->spool->files) = f->next;
 	if (f->next)
 		f->next->prev = f->prev;
+	if (f == f->spool->sync_next)
+		f->spool->sync_next = f->next;
 	(void)close(f->fd);
 	free(f);
 }

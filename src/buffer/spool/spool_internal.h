@@ -78,6 +78,12 @@ struct spool {
 	bool reserve_missing;     /* the disk did not have the room for it */
 	struct spool_file *files; /* those that are open */
 
+	/* a sync that is under way, spool_sync_some() */
+	bool syncing;
+	bool names_due; /* a file was closed whose name has not reached the disk */
+	int sync_error;
+	struct spool_file *sync_next;
+
 	pthread_mutex_t kept_lock; /* never held across a system call */
 	struct spool_kept_list kept;
 };

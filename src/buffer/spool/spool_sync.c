@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/crash_point.h"
 #include "log/log.h"
 
@@ -114,56 +115,96 @@ file_sync(struct spool *s, struct spool_file *f)
 	return file_rewrite(s, f);
 }
 
-/* Syncs what has changed, and the names.  What was removed needs no disk: the database has it. */
-static int
-files_sync(struct spool *s)
+/* One that nobody appends to is not needed any more, but its name may still have to be synced. */
+static void
+file_synced(struct spool *s, struct spool_file *f)
 {
-	bool directory = false;
-	int error = 0;
+	if (!f->closed)
+		return;
+	s->names_due |= !f->named;
+	spool_file_close(f);
+}
 
-	for (struct spool_file *f = s->files; f; f = f->next) {
-		int r = 0;
+/* Have all names reached the disk? */
+static bool
+names_due(const struct spool *s)
+{
+	const struct spool_file *f = s->files;
 
-		if (f->removed)
-			continue;
-		if (f->changed || f->failed)
-			r = file_sync(s, f);
-		if (r < 0)
-			error = r;
-		directory |= !f->named;
-	}
-	if (directory && error == 0)
-		error = io_sync(s, s->fd);
-	if (error < 0)
-		return error;
+	while (f && (f->named || f->removed))
+		f = f->next;
+	return f || s->names_due;
+}
+
+static int
+names_sync(struct spool *s)
+{
+	int r = names_due(s) ? io_sync(s, s->fd) : 0;
+
+	if (r < 0)
+		return r;
+	s->names_due = false;
 	for (struct spool_file *f = s->files; f; f = f->next)
 		f->named = true;
 	return 0;
 }
 
-/* Closes those that nobody needs any more. */
+/* What was removed needs no disk: the database has it. */
 static void
-files_close(struct spool *s)
+sync_next(struct spool *s)
 {
-	struct spool_file *f, *next;
+	struct spool_file *f = s->sync_next;
+	int r;
 
-	for (f = s->files; f; f = next) {
-		next = f->next;
-		if (f->closed && !f->changed && !f->failed && f->named)
-			spool_file_close(f);
+	s->sync_next = f->next;
+	if (f->removed)
+		return;
+	r = f->changed || f->failed ? file_sync(s, f) : 0;
+	if (r < 0)
+		s->sync_error = r;
+	else
+		file_synced(s, f);
+}
+
+static void
+sync_begin(struct spool *s)
+{
+	crash_point("before_sync");
+	s->syncing = true;
+	s->sync_error = 0;
+	s->sync_next = s->files; /* new ones come before it */
+}
+
+static int
+sync_end(struct spool *s)
+{
+	int r = s->sync_error;
+
+	s->syncing = false;
+	if (r == 0)
+		r = names_sync(s);
+	crash_point("after_sync");
+	return r;
+}
+
+int
+spool_sync_some(struct spool *s, uint64_t until_ms)
+{
+	if (s->sync == CONF_SYNC_NEVER)
+		return 0;
+	if (!s->syncing)
+		sync_begin(s);
+	while (s->sync_next) {
+		sync_next(s);
+		if (s->sync_next && clock_ms() >= until_ms)
+			return 1;
 	}
+	return sync_end(s);
 }
 
 int
 spool_sync(struct spool *s)
 {
-	int r;
-
-	if (s->sync == CONF_SYNC_NEVER)
-		return 0;
-	crash_point("before_sync");
-	r = files_sync(s);
-	crash_point("after_sync");
-	files_close(s);
-	return r;
+	s->syncing = false;
+	return spool_sync_some(s, UINT64_MAX);
 }
