@@ -56,6 +56,7 @@ struct disk_file;
 struct slab;
 
 TAILQ_HEAD(queue_waits, queue_wait);
+TAILQ_HEAD(batch_list, batch);
 
 struct batch {
 	/* set when it is opened, or recovered */
@@ -79,6 +80,8 @@ struct batch {
 	uint64_t start;             /* position of the first byte in the stream of all bytes */
 	uint64_t seal;              /* its seal's place among all seals; 0: recovered */
 	struct queue_waits waits;   /* level-2 syncs that this batch holds up */
+	struct batch_list *unfiled; /* it is stored, and in this list until its file is written */
+	TAILQ_ENTRY(batch) in_unfiled;
 
 	/* the loop's; changed under the queue's mutex, since a writer may have it */
 	struct slab *slab; /* the frames; NULL when they are on disk only */

@@ -347,6 +347,69 @@ START_TEST(what_waits_for_a_hanging_disk_has_a_limit)
 }
 END_TEST
 
+/* Stores a batch of n rows, which cannot be in its file while the disk hangs. */
+static void
+store_unfiled(struct queue_wait *w, uint64_t n)
+{
+	uint64_t number = put(n, 1);
+
+	queue_seal(queue);
+	*w = new_wait();
+	ck_assert_int_eq(queue_wait(queue, w, 2, number), QUEUE_WAIT_PENDING);
+	finish(take());
+}
+
+/* Whoever asked is not kept waiting, and the batch is kept once the disk works. */
+START_TEST(a_hanging_disk_gets_what_is_to_be_kept)
+{
+	struct queue_wait w;
+	uint64_t *numbers;
+	size_t n;
+
+	conf.buffer.keep_ms = HOUR_MS;
+	open_with_hanging_disk(CONF_SYNC_INTERVAL);
+	store_unfiled(&w, 9);
+	ck_assert_uint_eq(stats.buffered, 0);
+	while (!answers[true]) {
+		(void)usleep(1000);
+		queue_collect(queue);
+	}
+	ck_assert(queue->disk_stalls);
+	ck_assert_int_eq(queue_wait(queue, &w, 2, queue->last_number), QUEUE_WAIT_DONE);
+	disk_set(0, false);
+	await_disk();
+	ck_assert_int_eq(queue_kept(queue, &numbers, &n), 0);
+	ck_assert_uint_eq(n, 1);
+	free(numbers);
+	ck_assert_uint_eq(stats.memory_bytes, 0);
+}
+END_TEST
+
+/* What is stored takes no memory from what is not. */
+START_TEST(memory_that_is_short_is_not_for_keeping)
+{
+	struct queue_wait w;
+
+	conf.buffer.keep_ms = HOUR_MS;
+	conf.buffer.memory_limit = 50 * FRAME_SIZE;
+	open_with_hanging_disk(CONF_SYNC_INTERVAL);
+	for (unsigned i = 0; i < 100 && !queue->disk_stalls; i++) {
+		store_unfiled(&w, 4);
+		while (!answers[true]) {
+			(void)usleep(1000);
+			queue_collect(queue);
+		}
+	}
+	for (unsigned i = 0; i < 20; i++) {
+		store_unfiled(&w, 4);
+		ck_assert_int_eq(answers[true], 1);
+		ck_assert_uint_le(stats.memory_bytes, conf.buffer.memory_limit);
+	}
+	ck_assert_uint_eq(stats.dropped, 0);
+	disk_set(0, false);
+}
+END_TEST
+
 /* Also where the file system has little room: that matters once the disk answers. */
 START_TEST(a_hanging_disk_drops_nothing_while_there_is_memory)
 {
@@ -395,6 +458,8 @@ suite(void)
 	tcase_add_test(tc, a_file_that_stays_holds_the_floor);
 	tcase_add_test(tc, a_file_that_is_not_removed_yet_fills_the_spool);
 	tcase_add_test(tc, what_waits_for_a_hanging_disk_has_a_limit);
+	tcase_add_test(tc, a_hanging_disk_gets_what_is_to_be_kept);
+	tcase_add_test(tc, memory_that_is_short_is_not_for_keeping);
 	tcase_add_loop_test(tc, a_hanging_disk_drops_nothing_while_there_is_memory, 0, 2);
 	suite_add_tcase(s, tc);
 	return s;

@@ -123,7 +123,8 @@ await_disk(void)
 		(void)usleep(100);
 		queue_collect(queue);
 		disk_progress(queue->disk, &p);
-	} while (p.call || (p.jobs && !p.error) || p.removing || !STAILQ_EMPTY(&queue->early));
+	} while (p.call || (p.jobs && !p.error) || p.removing || !TAILQ_EMPTY(&queue->unfiled) ||
+		 !TAILQ_EMPTY(&queue->unfiled_told));
 	queue_collect(queue);
 }
 

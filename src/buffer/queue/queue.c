@@ -136,7 +136,9 @@ queue_alloc(void)
 	TAILQ_INIT(&q->waits_level1);
 	TAILQ_INIT(&q->waits_level2);
 	STAILQ_INIT(&q->done);
-	STAILQ_INIT(&q->early);
+	TAILQ_INIT(&q->unfiled);
+	TAILQ_INIT(&q->unfiled_told);
+	TAILQ_INIT(&q->filed);
 	q->open_number = UINT64_MAX;
 	q->open_us = UINT64_MAX;
 	q->unkeeping_us = UINT64_MAX;
@@ -447,7 +449,7 @@ queue_tick(struct queue *q)
 /* ---- completions ---- */
 
 static void
-finish(struct queue *q, struct batch *b)
+account(struct queue *q, const struct batch *b)
 {
 	assert(b->all.rows == b->stored + b->rejected + b->lost);
 	q->stats->buffered -= b->all.rows;
@@ -457,26 +459,104 @@ finish(struct queue *q, struct batch *b)
 	q->stats->batches_repeated += b->repeated;
 	if (b->lost)
 		queue_account_dropped(q, b->lost);
+}
+
+static void
+end(struct queue *q, struct batch *b)
+{
 	queue_forget(q, b, b->lost == 0);
 }
 
 /*
  * With buffer.keep a batch that the database has is to be in the spool, too, before anybody is told
- * so: both may be lost together.  A disk that is slow or refuses is not waited for.
+ * so: both may be lost together.  A disk that does not answer is not waited for with the answers,
+ * but the batch stays in memory for it while there is some; for one that refuses nothing is.
  */
 static bool
 awaits_its_file(const struct queue *q, const struct batch *b)
 {
-	return q->spool && q->limits.keep_ms && !b->on_disk && !q->disk_error && !q->disk_stalls;
+	return q->spool && q->limits.keep_ms && !b->on_disk;
 }
 
-/* Takes all completions, those that awaited their files first; returns the number of the last. */
+static void
+finish(struct queue *q, struct batch *b)
+{
+	account(q, b);
+	if (awaits_its_file(q, b)) {
+		b->unfiled = &q->unfiled;
+		TAILQ_INSERT_TAIL(b->unfiled, b, in_unfiled);
+	} else {
+		end(q, b);
+	}
+}
+
+/* Whoever waits for it is told, by its completion alone. */
+static void
+answer_unfiled(struct queue *q, struct batch *b)
+{
+	TAILQ_REMOVE(b->unfiled, b, in_unfiled);
+	b->unfiled = &q->unfiled_told;
+	TAILQ_INSERT_TAIL(b->unfiled, b, in_unfiled);
+	if (b->is_unsynced)
+		TAILQ_REMOVE(&q->unsynced, b, unsynced);
+	b->is_unsynced = false;
+	queue_pass_waits(q, b);
+}
+
+static bool
+end_first(struct queue *q, struct batch_list *list)
+{
+	struct batch *b = TAILQ_FIRST(list);
+
+	if (!b)
+		return false;
+	TAILQ_REMOVE(b->unfiled, b, in_unfiled);
+	b->unfiled = NULL;
+	end(q, b);
+	return true;
+}
+
+static void
+say_not_kept(uint64_t n)
+{
+	if (n)
+		log_event_limited(
+		    LOG_WARNING, "batches_not_kept", "batches_not_kept", LOG_U64("batches", n),
+		    LOG_STR("hint", "the spool's disk does not take them; they are in "
+				    "the database only, whatever buffer.keep says"));
+}
+
+void
+queue_end_unfiled(struct queue *q)
+{
+	uint64_t n = 0;
+
+	while (end_first(q, &q->unfiled_told) || end_first(q, &q->unfiled))
+		n++;
+	say_not_kept(n);
+}
+
+/* Those that await a file that does not come. */
+static void
+review_unfiled(struct queue *q)
+{
+	uint64_t n = 0;
+
+	while (q->disk_stalls && !TAILQ_EMPTY(&q->unfiled))
+		answer_unfiled(q, TAILQ_FIRST(&q->unfiled));
+	while (queue_memory_is_short(q) && end_first(q, &q->unfiled_told))
+		n++;
+	say_not_kept(n);
+	if (q->disk_error)
+		queue_end_unfiled(q);
+}
+
+/* Takes all completions; returns the number of the last. */
 static uint64_t
 take_done(struct queue *q, struct batch_stack *done)
 {
 	uint64_t last;
 
-	STAILQ_CONCAT(done, &q->early);
 	(void)pthread_mutex_lock(&q->mutex);
 	STAILQ_CONCAT(done, &q->done);
 	last = q->done_last;
@@ -485,11 +565,14 @@ take_done(struct queue *q, struct batch_stack *done)
 	return last;
 }
 
+/* Those that were told are older than those that were not. */
 static void
 note_collected(struct queue *q, uint64_t last)
 {
-	const struct batch *b = STAILQ_FIRST(&q->early);
+	const struct batch *b = TAILQ_FIRST(&q->unfiled_told);
 
+	if (!b)
+		b = TAILQ_FIRST(&q->unfiled);
 	(void)pthread_mutex_lock(&q->mutex);
 	q->done_collected = b ? b->done - 1 : last;
 	(void)pthread_mutex_unlock(&q->mutex);
@@ -504,14 +587,14 @@ queue_collect(struct queue *q)
 
 	if (q->spool)
 		queue_collect_disk(q);
+	while (end_first(q, &q->filed))
+		;
 	last = take_done(q, &done);
 	while ((b = STAILQ_FIRST(&done))) {
 		STAILQ_REMOVE_HEAD(&done, in_done);
-		if (awaits_its_file(q, b))
-			STAILQ_INSERT_TAIL(&q->early, b, in_done);
-		else
-			finish(q, b);
+		finish(q, b);
 	}
+	review_unfiled(q);
 	note_collected(q, last);
 	queue_release_waits(q);
 	queue_update_room(q);

@@ -59,6 +59,11 @@ note_written(struct queue *q, struct batch *b)
 	TAILQ_REMOVE(&q->unwritten, b, unwritten);
 	disk_release(b->file);
 	b->file = NULL;
+	if (b->unfiled) {
+		TAILQ_REMOVE(b->unfiled, b, in_unfiled);
+		b->unfiled = &q->filed; /* queue_collect() ends it */
+		TAILQ_INSERT_TAIL(b->unfiled, b, in_unfiled);
+	}
 	(void)pthread_mutex_lock(&q->mutex);
 	b->on_disk = true;
 	if (b->slab && b->state == BATCH_SEALED)
@@ -175,7 +180,7 @@ queue_secure(struct queue *q)
 	queue_seal(q);
 	if (q->limits.sync != CONF_SYNC_NEVER)
 		disk_sync(q->disk);
-	queue_collect_disk(q);
+	queue_collect(q);
 	disk_progress(q->disk, &p);
 	if ((p.error == -ENOSPC || p.error == -EDQUOT) && !q->reserve_used) {
 		q->reserve_used = true; /* the reserve is for what has been taken */
@@ -202,6 +207,7 @@ queue_close(struct queue *q, uint64_t ms)
 	bool over = !q->disk || disk_stop(q->disk, ms);
 
 	if (q->disk && over)
-		queue_collect_disk(q);
+		queue_collect(q);
+	queue_end_unfiled(q); /* what the database has is not lost with the disk */
 	return over;
 }

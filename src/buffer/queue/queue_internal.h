@@ -41,7 +41,6 @@ enum queue_fullness {
 	QUEUE_IS_FULL,     /* buffer.overflow decides */
 };
 
-TAILQ_HEAD(batch_list, batch);
 STAILQ_HEAD(batch_stack, batch);
 
 struct queue {
@@ -85,7 +84,9 @@ struct queue {
 	struct batch_list memory;
 	struct batch_list unsynced;
 	struct batch_list unwritten;
-	struct batch_stack early;        /* stored, and awaiting their files; see queue_collect() */
+	struct batch_list unfiled;       /* stored, and awaiting the files that are to be kept */
+	struct batch_list unfiled_told;  /* likewise, but who waited for them has been told */
+	struct batch_list filed;         /* of these, those that have got it since */
 	struct queue_waits waits_level1; /* by position */
 	struct queue_waits waits_level2; /* all of them; each hangs on a batch, too */
 
@@ -160,6 +161,9 @@ void queue_account_recovered(struct queue *q, uint64_t rows);
  */
 void queue_forget(struct queue *q, struct batch *b, bool ok);
 
+/* Those that are stored, and await files that are to be kept, end without them. */
+void queue_end_unfiled(struct queue *q);
+
 /* Is there a number for the next batch? */
 bool queue_have_number(struct queue *q);
 
@@ -176,6 +180,9 @@ void queue_update_room(struct queue *q);
 
 /* After a seal: without a number for the next batch nothing more can be taken. */
 void queue_check_number(struct queue *q);
+
+/* Is it, so that some should be freed? */
+bool queue_memory_is_short(const struct queue *q);
 
 /* As the policy "drop_oldest" has it: drops until there is room, or nothing more to drop. */
 void queue_drop_oldest(struct queue *q);

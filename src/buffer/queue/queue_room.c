@@ -61,9 +61,8 @@ memory_used(const struct queue *q)
 	return q->stats->memory_bytes + q->job_bytes;
 }
 
-/* Is memory short, so that some should be freed? */
-static bool
-memory_is_short(const struct queue *q)
+bool
+queue_memory_is_short(const struct queue *q)
 {
 	return memory_used(q) >= DRAINED(q->limits.memory);
 }
@@ -77,11 +76,12 @@ trim_memory(struct queue *q, bool unsynced)
 {
 	struct batch *b, *next;
 
-	if (!q->spool || !memory_is_short(q))
+	if (!q->spool || !queue_memory_is_short(q))
 		return;
 	(void)pthread_mutex_lock(&q->mutex);
 	for (b = TAILQ_FIRST(&q->memory);
-	     b && b->on_disk && (unsynced || !b->is_unsynced) && memory_is_short(q); b = next) {
+	     b && b->on_disk && (unsynced || !b->is_unsynced) && queue_memory_is_short(q);
+	     b = next) {
 		next = TAILQ_NEXT(b, in_memory);
 		if (b->state == BATCH_SEALED)
 			queue_release_memory(q, b);
@@ -282,7 +282,7 @@ seize_oldest(struct queue *q)
 	if (disk)
 		for (b = queue_oldest(q); b && b->state != BATCH_SEALED;)
 			b = queue_after(b);
-	else if (memory_is_short(q))
+	else if (queue_memory_is_short(q))
 		for (b = TAILQ_FIRST(&q->memory); b && b->state != BATCH_SEALED;)
 			b = TAILQ_NEXT(b, in_memory);
 	if (b)

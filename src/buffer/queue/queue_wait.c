@@ -76,10 +76,12 @@ queue_release_waits(struct queue *q)
 
 /* ---- level 2 ---- */
 
-/* The first batch from "from" on that is not stored; NULL when it lies behind last. */
+/* The first batch from "from" on that nobody may call stored; NULL when it lies behind last. */
 static struct batch *
 wait_blocker(struct queue *q, struct batch *from, uint64_t last)
 {
+	while (from && from->unfiled == &q->unfiled_told)
+		from = queue_after(from);
 	if (!from)
 		from = q->open;
 	return from && from->number <= last ? from : NULL;
