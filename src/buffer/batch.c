@@ -48,7 +48,7 @@ batch_new_on_disk(const struct spool_header *h)
 		return NULL;
 	b->state = BATCH_SEALED;
 	b->all = (struct batch_part){h->summary.rows, h->summary.min_us, h->summary.max_us};
-	b->file_bytes = h->summary.file_size;
+	b->file_size = h->summary.file_size;
 	b->on_disk = true;
 	b->opened_us = h->created_us;
 	return b;

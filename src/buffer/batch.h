@@ -76,7 +76,7 @@ struct batch {
 	struct disk_file *file;     /* until all of it is in the spool, and sealed */
 	size_t posted;              /* bytes that the disk thread has got */
 	struct batch_part unposted; /* what the other bytes hold */
-	uint64_t file_bytes;        /* what it takes in the spool */
+	uint64_t file_size;         /* of its file, or what that will have */
 	uint64_t start;             /* position of the first byte in the stream of all bytes */
 	uint64_t seal;              /* its seal's place among all seals; 0: recovered */
 	struct queue_waits waits;   /* level-2 syncs that this batch holds up */

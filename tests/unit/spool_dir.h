@@ -127,7 +127,7 @@ bytes_on_disk(void)
 		if (spool_name_parse(e->d_name, &number) ||
 		    spool_name_parse_as(e->d_name, ".stored", &number))
 			if (lstat(path_of(e->d_name), &st) == 0 && S_ISREG(st.st_mode))
-				sum += (uint64_t)st.st_size;
+				sum += spool_disk_bytes((uint64_t)st.st_size);
 	(void)closedir(d);
 	return sum;
 }

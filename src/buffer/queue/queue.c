@@ -68,7 +68,7 @@ recovered(void *arg, const struct spool_header *h)
 		return;
 	}
 	queue_link(q, b);
-	q->live_bytes += b->file_bytes;
+	q->live_bytes += spool_disk_bytes(b->file_size);
 	if (b->number > q->last_number)
 		q->last_number = b->number;
 	rec->batches++;
@@ -215,16 +215,18 @@ queue_collector(const struct queue *q)
 static void
 end_file(struct queue *q, struct batch *b, bool ok)
 {
-	q->live_bytes -= b->file_bytes;
+	uint64_t bytes = spool_disk_bytes(b->file_size);
+
+	q->live_bytes -= bytes;
 	if (!b->on_disk)
 		TAILQ_REMOVE(&q->unwritten, b, unwritten);
 	if (b->is_unsynced)
 		TAILQ_REMOVE(&q->unsynced, b, unsynced);
 	if (ok && b->on_disk && q->limits.keep_ms)
-		disk_keep(q->disk, b->number, b->file_bytes);
+		disk_keep(q->disk, b->number, bytes);
 	else
-		disk_remove(q->disk, b->file, b->number, b->file_bytes);
-	q->removing_bytes += b->file_bytes; /* until we ask again */
+		disk_remove(q->disk, b->file, b->number, bytes);
+	q->removing_bytes += bytes; /* until we ask again */
 	b->file = NULL;
 }
 

@@ -11,6 +11,14 @@
 
 /* ---- to the disk ---- */
 
+static void
+grow_file(struct queue *q, struct batch *b, uint64_t bytes)
+{
+	q->live_bytes -= spool_disk_bytes(b->file_size);
+	b->file_size += bytes;
+	q->live_bytes += spool_disk_bytes(b->file_size);
+}
+
 int
 queue_post(struct queue *q)
 {
@@ -24,15 +32,12 @@ queue_post(struct queue *q)
 		b->file = disk_create(q->disk, b->number, b->opened_us);
 		if (!b->file)
 			return -ENOMEM;
-		b->file_bytes = SPOOL_FILE_HEADER;
-		q->live_bytes += SPOOL_FILE_HEADER;
+		grow_file(q, b, SPOOL_FILE_HEADER);
 	}
 	r = disk_append(b->file, b->slab, b->posted, len, &b->unposted);
 	if (r < 0)
 		return r;
-	len += r ? SPOOL_BLOCK_HEADER : 0;
-	b->file_bytes += len;
-	q->live_bytes += len;
+	grow_file(q, b, len + (r ? SPOOL_BLOCK_HEADER : 0));
 	b->posted = b->bytes;
 	b->unposted = BATCH_PART_NONE;
 	return 0;
@@ -103,7 +108,7 @@ take_back(struct queue *q, const struct spool_header *h)
 	if (!b)
 		return;
 	b->start = q->position; /* it says nothing about the batches before it */
-	q->live_bytes += b->file_bytes;
+	q->live_bytes += spool_disk_bytes(b->file_size);
 	queue_account_recovered(q, b->all.rows);
 }
 

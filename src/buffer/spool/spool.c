@@ -177,7 +177,7 @@ look_at_files(struct spool *s, const char *suffix, bool kept, uint64_t *greatest
 		r = io_get_header(s, name, numbers[i], &h, &size);
 		if (r == -ENOTSUP)
 			break;
-		*bytes += io_size(s, name);
+		*bytes += io_disk_bytes(s, name);
 		/* recovery deals with everything else */
 		r = kept ? spool_kept_found(s, numbers[i], r == 0 ? &h : NULL) : 0;
 		if (r < 0)

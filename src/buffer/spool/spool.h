@@ -54,7 +54,7 @@ const char *spool_identity(const struct spool *s);
 typedef void spool_found_fn(void *arg, const struct spool_header *h);
 int spool_recover(struct spool *s, spool_found_fn *found, void *arg);
 
-/* Bytes of all files that hold batches (.batch and .stored).  Any thread. */
+/* What all files that hold batches (.batch and .stored) take of the disk.  Any thread. */
 uint64_t spool_bytes(const struct spool *s);
 
 /* Bytes that the file system has room for; UINT64_MAX where it does not say. */

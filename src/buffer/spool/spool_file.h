@@ -39,6 +39,15 @@
 #define SPOOL_BLOCK_MAGIC "\376MCB"
 #define SPOOL_BLOCK_MAX (64u << 20) /* a longer length is damage */
 
+/* What a file of that size takes of a disk: whole blocks, of 4 KiB on nearly every file system. */
+#define SPOOL_DISK_BLOCK 4096
+
+static inline uint64_t
+spool_disk_bytes(uint64_t file_size)
+{
+	return (file_size + SPOOL_DISK_BLOCK - 1) / SPOOL_DISK_BLOCK * SPOOL_DISK_BLOCK;
+}
+
 /* What a batch holds. */
 struct spool_summary {
 	uint64_t rows;

@@ -36,10 +36,13 @@ spool_file_close(struct spool_file *f)
 
 /* The file grows by so much. */
 static void
-file_count(const struct spool_file *f, uint64_t bytes)
+file_grow(struct spool_file *f, uint64_t bytes)
 {
+	uint64_t *size = &f->header.summary.file_size, before = spool_disk_bytes(*size);
+
+	*size += bytes;
 	if (!f->removed)
-		f->spool->bytes += bytes;
+		f->spool->bytes += spool_disk_bytes(*size) - before;
 }
 
 /* ---- writing ---- */
@@ -90,7 +93,6 @@ spool_create(struct spool *s, uint64_t number, uint64_t created_us, struct spool
 		return -ENOMEM;
 	f->header.number = number;
 	f->header.created_us = created_us;
-	f->header.summary.file_size = SPOOL_FILE_HEADER;
 	memcpy(f->header.collector, s->identity, sizeof(f->header.collector));
 	r = file_make(s, &f->header, &f->fd);
 	if (r < 0) {
@@ -103,7 +105,7 @@ spool_create(struct spool *s, uint64_t number, uint64_t created_us, struct spool
 	if (f->next)
 		f->next->prev = f;
 	s->files = f;
-	file_count(f, SPOOL_FILE_HEADER);
+	file_grow(f, SPOOL_FILE_HEADER);
 	*ret = f;
 	return 0;
 }
@@ -129,9 +131,8 @@ spool_append(struct spool_file *f, const uint8_t *frames, uint32_t len, uint32_t
 	}
 	spool_summary_add(sum, len, rows, min_us, max_us);
 	sum->blocks++;
-	sum->file_size += SPOOL_BLOCK_HEADER + (uint64_t)len;
+	file_grow(f, SPOOL_BLOCK_HEADER + (uint64_t)len);
 	f->changed = true;
-	file_count(f, SPOOL_BLOCK_HEADER + (uint64_t)len);
 	crash_point("after_block_write");
 	return 0;
 }

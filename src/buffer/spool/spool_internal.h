@@ -47,7 +47,7 @@ struct spool_file {
 /* A .stored file. */
 struct spool_kept {
 	struct spool_header header; /* what it holds */
-	uint64_t size;              /* of the file */
+	uint64_t disk_bytes;        /* of the file */
 	int64_t stored_ms; /* monotonic; below 0: before the machine was started, or nearly */
 };
 
@@ -110,6 +110,9 @@ int io_open(const struct spool *s, const char *name, int flags, uint64_t *size);
 /* The size of a file; 0 for what is not there or is no file. */
 uint64_t io_size(const struct spool *s, const char *name);
 
+/* What it takes of the disk: spool_disk_bytes() of it. */
+uint64_t io_disk_bytes(const struct spool *s, const char *name);
+
 /* Replaces a small file in one step that lasts. */
 int io_put_text(const struct spool *s, const char *name, const char *text);
 
@@ -160,8 +163,8 @@ int spool_write_summary(int fd, const struct spool_header *h);
 
 /* ---- spool_keep.c ---- */
 
-/* The batch's file of so many bytes has lost its name: it no longer counts. */
-void spool_name_gone(struct spool *s, uint64_t number, uint64_t size);
+/* The batch's file, which took so many bytes of the disk, has lost its name: it no longer counts. */
+void spool_name_gone(struct spool *s, uint64_t number, uint64_t bytes);
 
 /* At start: a .stored file with this header, or without a sound one (NULL). */
 int spool_kept_found(struct spool *s, uint64_t number, const struct spool_header *h);

@@ -134,6 +134,12 @@ io_size(const struct spool *s, const char *name)
 	return (uint64_t)st.st_size;
 }
 
+uint64_t
+io_disk_bytes(const struct spool *s, const char *name)
+{
+	return spool_disk_bytes(io_size(s, name));
+}
+
 int
 io_put_text(const struct spool *s, const char *name, const char *text)
 {

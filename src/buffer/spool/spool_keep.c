@@ -66,9 +66,9 @@ spool_kept_found(struct spool *s, uint64_t number, const struct spool_header *h)
 		return 0;
 	if (h)
 		k.header = *h;
-	k.size = (uint64_t)st.st_size;
+	k.disk_bytes = spool_disk_bytes((uint64_t)st.st_size);
 	k.stored_ms = (int64_t)clock_ms() - (int64_t)(age_us(&st) / 1000);
-	s->kept_bytes += k.size;
+	s->kept_bytes += k.disk_bytes;
 	return kept_add(&s->kept, &k);
 }
 
@@ -157,7 +157,7 @@ take_wanted(struct spool *s, const uint64_t *numbers, size_t n, struct spool_hea
 		if (taken < n && is_ours(s, k) &&
 		    bsearch(&k->header.number, numbers, n, sizeof(*numbers),
 			    spool_number_compare)) {
-			s->kept_bytes -= k->size;
+			s->kept_bytes -= k->disk_bytes;
 			out[taken++] = k->header;
 		} else {
 			l->entries[to++] = *k;
@@ -189,30 +189,30 @@ spool_kept_take(struct spool *s, const uint64_t *numbers, size_t n, size_t *ret)
 /* ---- files ---- */
 
 void
-spool_name_gone(struct spool *s, uint64_t number, uint64_t size)
+spool_name_gone(struct spool *s, uint64_t number, uint64_t bytes)
 {
 	struct spool_file *f = spool_file_find(s, number);
 
 	if (f) {
-		size = f->removed ? 0 : f->header.summary.file_size;
+		bytes = f->removed ? 0 : spool_disk_bytes(f->header.summary.file_size);
 		f->removed = true;
 		if (f->closed)
 			spool_file_close(f);
 	}
-	s->bytes -= size;
+	s->bytes -= bytes;
 }
 
 static int
 delete_file(struct spool *s, uint64_t number, const char *suffix)
 {
 	char name[SPOOL_NAME_MAX];
-	uint64_t size;
+	uint64_t bytes;
 
 	spool_name_as(name, number, suffix);
-	size = io_size(s, name);
+	bytes = io_disk_bytes(s, name);
 	if (unlinkat(s->fd, name, 0) < 0)
 		return -errno;
-	spool_name_gone(s, number, size);
+	spool_name_gone(s, number, bytes);
 	return 0;
 }
 
@@ -226,7 +226,7 @@ rename_file(struct spool *s, uint64_t number, bool kept)
 
 	spool_name_as(from, number, kept ? SPOOL_BATCH : SPOOL_STORED);
 	spool_name_as(to, number, kept ? SPOOL_STORED : SPOOL_BATCH);
-	replaced = io_size(s, to);
+	replaced = io_disk_bytes(s, to);
 	if (renameat(s->fd, from, s->fd, to) < 0)
 		return -errno;
 	if (f)
@@ -241,10 +241,12 @@ keep_file(struct spool *s, uint64_t number)
 {
 	struct spool_kept k = {.stored_ms = (int64_t)clock_ms()};
 	char name[SPOOL_NAME_MAX];
+	uint64_t size;
 	int r;
 
 	spool_name(name, number);
-	r = io_get_header(s, name, number, &k.header, &k.size);
+	r = io_get_header(s, name, number, &k.header, &size);
+	k.disk_bytes = spool_disk_bytes(size);
 	if (r == 0 && utimensat(s->fd, name, NULL, AT_SYMLINK_NOFOLLOW) < 0)
 		r = -errno;
 	if (r == 0)
@@ -253,7 +255,7 @@ keep_file(struct spool *s, uint64_t number)
 		return r;
 	(void)pthread_mutex_lock(&s->kept_lock);
 	r = kept_add(&s->kept, &k);
-	s->kept_bytes += r == 0 ? k.size : 0; /* before anybody can take it */
+	s->kept_bytes += r == 0 ? k.disk_bytes : 0; /* before anybody can take it */
 	(void)pthread_mutex_unlock(&s->kept_lock);
 	/* nobody would ever look for it: better without */
 	return r < 0 ? delete_file(s, number, SPOOL_STORED) : 0;
@@ -296,7 +298,7 @@ delete_first(struct spool *s, int64_t before_ms)
 	(void)pthread_mutex_unlock(&s->kept_lock);
 	if (!found)
 		return false;
-	s->kept_bytes -= k.size;
+	s->kept_bytes -= k.disk_bytes;
 	(void)delete_file(s, k.header.number, SPOOL_STORED);
 	return true;
 }

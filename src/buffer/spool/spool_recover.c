@@ -333,9 +333,9 @@ spool_recover(struct spool *s, spool_found_fn *found, void *arg)
 		bool there;
 
 		spool_name(name, numbers[i]);
-		before = io_size(s, name);
+		before = io_disk_bytes(s, name);
 		there = recover_file(s, numbers[i], name, &h);
-		s->bytes += io_size(s, name) - before;
+		s->bytes += io_disk_bytes(s, name) - before;
 		if (there)
 			found(arg, &h);
 	}
@@ -427,10 +427,10 @@ spool_repair(struct spool *s, uint64_t number)
 	spool_name(name, number);
 	/* one that is not synced yet keeps its file, which the spool will close */
 	if (r == 0 && sc.why && save_damage(s, name, fd, &sc) && !f) {
-		uint64_t before = io_size(s, name);
+		uint64_t before = io_disk_bytes(s, name);
 
 		(void)replace_file(s, name, fd, &sc);
-		s->bytes += io_size(s, name) - before;
+		s->bytes += io_disk_bytes(s, name) - before;
 	}
 	free(sc.data);
 	if (fd >= 0)
@@ -447,5 +447,5 @@ spool_set_aside(struct spool *s, uint64_t number)
 	size = io_size(s, name);
 	move_aside(s, name, size, "holds no sound block");
 	if (io_size(s, name) == 0)
-		spool_name_gone(s, number, size);
+		spool_name_gone(s, number, spool_disk_bytes(size));
 }
