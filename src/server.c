@@ -89,7 +89,7 @@ flush_due(void *arg)
 {
 	struct server *s = arg;
 
-	queue_seal(s->queue);
+	queue_flush(s->queue);
 }
 
 static void
@@ -126,6 +126,14 @@ server_replace_writers(struct server *s)
 		(void)server_start_writers(s); /* the tick tries again */
 }
 
+/* Who writes, and can they? */
+static void
+server_look_at_writers(struct server *s)
+{
+	server_replace_writers(s);
+	queue_set_away(s->queue, !s->writers || !writers_can_store(s->writers));
+}
+
 static const char *
 database_status(const struct server *s)
 {
@@ -140,7 +148,7 @@ server_woken(void *arg)
 	struct server *s = arg;
 
 	queue_collect(s->queue);
-	server_replace_writers(s);
+	server_look_at_writers(s);
 	server_reloaded(s);
 }
 
@@ -188,7 +196,7 @@ tick_due(void *arg)
 		clients_tick(s->clients);
 	if (s->ending && clock_ms() >= s->retire_until_ms)
 		writers_stop(s->ending);
-	server_replace_writers(s);
+	server_look_at_writers(s);
 	notify_tick();
 	server_status(s);
 	log_tick();

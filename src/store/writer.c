@@ -370,6 +370,16 @@ writers_status(const struct writers *w)
 	return (enum writers_status)worst;
 }
 
+bool
+writers_can_store(const struct writers *w)
+{
+	unsigned i = 0;
+
+	while (i < w->n && atomic_load(&w->writer[i].status) != WRITERS_OK)
+		i++;
+	return i < w->n;
+}
+
 const char *
 writers_status_name(enum writers_status s)
 {

@@ -34,6 +34,7 @@ int writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg)
 		  struct writers **ret);
 
 enum writers_status writers_status(const struct writers *w);
+bool writers_can_store(const struct writers *w); /* did the last try of one of them go well? */
 const char *writers_status_name(enum writers_status s); /* "ok", "unavailable", ... */
 
 /* Asks all threads to end: what waits is cut off, batches under way are returned. */

@@ -1,4 +1,5 @@
 """The spool's disk is full, read-only, failing or slow, or the clock steps."""
+import os
 import socket
 import subprocess
 import threading
@@ -36,6 +37,25 @@ def test_full_disk_slows_senders_and_loses_nothing(start_collector, own_cluster,
     assert collector.stop() == 0
     assert database.value("SELECT count(DISTINCT value) FROM metrics") == 800_000
     assert collector.stopped["dropped"] == 0
+
+
+def test_no_inodes_left(start_collector, own_cluster, small_disk):
+    """There is room, but not for another file."""
+    disk = small_disk("16m,nr_inodes=16")
+    database = own_cluster.database("postgres")
+    collector = start_collector(database, buffer__spool=disk / "spool", batch__max_rows=10)
+    free = os.statvfs(disk).f_favail
+    for i in range(free):
+        (disk / f"other-{i}").touch()
+    with collector.sender() as sender:
+        sender.send(series("m", 30))
+        said = collector.wait_event("spool_error", error="no inodes left")
+        assert "df -i" in said["hint"]
+        for i in range(free):
+            (disk / f"other-{i}").unlink()
+        assert sender.sync(1) == 0
+    own_cluster.start()
+    database.wait_count(30)
 
 
 def test_start_on_a_full_disk_with_a_good_database(new_collector, database, small_disk):

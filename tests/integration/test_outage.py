@@ -1,5 +1,6 @@
 """After an outage: fresh metrics do not wait for the backlog; millions of metrics in little memory."""
 import threading
+import time
 
 import pytest
 
@@ -130,3 +131,23 @@ def test_three_million_metrics_in_32_megabytes(new_collector, own_cluster):
 def drained(collector, largest):
     largest.append(rss_bytes(collector.pid))
     return collector.statistics()["buffered"] == 0
+
+
+def test_an_outage_does_not_leave_a_file_for_each_interval(new_collector, own_cluster):
+    """A slow stream of metrics, for many intervals: one batch that grows, and is stored at once later."""
+    database = own_cluster.database("postgres")
+    collector = new_collector(
+        database__uri=database.uri, batch__interval=0.05, buffer__sync="never"
+    ).start()
+    collector.wait_event("database_unavailable")
+    with collector.sender() as sender:
+        for i in range(40):
+            sender.send(series("slow", 1, first=i))
+            assert sender.sync(1) == 0
+            time.sleep(0.05)  # an interval: what is tried is that nothing comes of it
+        statistics = collector.statistics()
+        assert statistics["buffered"] == 40
+        assert statistics["batches_waiting"] <= 2
+        own_cluster.start()
+        settle(collector)
+    assert database.value("SELECT count(*) FROM metrics") == 40

@@ -380,6 +380,22 @@ queue_seal(struct queue *q)
 	queue_check_number(q);
 }
 
+void
+queue_flush(struct queue *q)
+{
+	q->flush_due = q->away;
+	if (!q->away)
+		queue_seal(q);
+}
+
+void
+queue_set_away(struct queue *q, bool away)
+{
+	q->away = away;
+	if (q->flush_due)
+		queue_flush(q);
+}
+
 /* ---- the turn ---- */
 
 /*

@@ -81,8 +81,17 @@ struct queue_room queue_make_room(struct queue *q);
 uint64_t queue_append(struct queue *q, const uint8_t *frames, size_t len,
 		      const struct batch_part *part);
 
-/* Seals the open batch, if it holds anything: the flush timer, SIGUSR1, stop. */
+/* Seals the open batch, if it holds anything: SIGUSR1, stop. */
 void queue_seal(struct queue *q);
+
+/*
+ * The same for the flush timer, but while no writer can store anything the batch grows on: an
+ * outage would only leave many small ones.
+ */
+void queue_flush(struct queue *q);
+
+/* Can none?  When one can again, what was due is sealed. */
+void queue_set_away(struct queue *q, bool away);
 
 /*
  * End of a turn of the loop: this turn's frames are handed to the disk thread, and level-2 waiters

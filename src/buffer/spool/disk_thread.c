@@ -246,12 +246,27 @@ written(struct disk *d, const struct disk_job *job)
 }
 
 static void
+say_refused(struct disk *d, const struct disk_job *job, int error)
+{
+	bool inodes;
+
+	call_begin(d, "stat");
+	inodes = is_no_space(error) && spool_lacks_inodes(d->spool);
+	call_end(d);
+	log_event_limited(
+	    LOG_ERR, "spool_error", "spool_error", LOG_U64("batch", job->number),
+	    LOG_STR("error", inodes ? "no inodes left" : strerror(-error)),
+	    LOG_STR("hint", inodes ? "the spool's file system has room, but takes no more files "
+				     "(df -i); metrics stay in memory until some are deleted or "
+				     "the database has them"
+				   : "the spool's file system refuses writes; metrics stay in "
+				     "memory until it takes them or the database has them"));
+}
+
+static void
 refused(struct disk *d, struct disk_job *job, int error)
 {
-	log_event_limited(LOG_ERR, "spool_error", "spool_error", LOG_U64("batch", job->number),
-			  LOG_STR("error", strerror(-error)),
-			  LOG_STR("hint", "the spool's file system refuses writes; metrics stay in "
-					  "memory until it takes them or the database has them"));
+	say_refused(d, job, error);
 	d->error = error;
 	d->write_retry_ms = clock_ms() + SPOOL_RETRY_MS;
 	job->next = d->writes.head; /* it stays the first */

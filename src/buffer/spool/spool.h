@@ -57,6 +57,9 @@ int spool_recover(struct spool *s, spool_found_fn *found, void *arg);
 /* What all files that hold batches (.batch and .stored) take of the disk.  Any thread. */
 uint64_t spool_bytes(const struct spool *s);
 
+/* Is it the number of files that the file system has no room for, whatever its bytes are? */
+bool spool_lacks_inodes(const struct spool *s);
+
 /* Bytes that the file system has room for; UINT64_MAX where it does not say. */
 uint64_t spool_free_bytes(const struct spool *s);
 

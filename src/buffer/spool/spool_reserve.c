@@ -15,6 +15,15 @@ spool_free_bytes(const struct spool *s)
 	return fstatvfs(s->fd, &st) < 0 ? UINT64_MAX : (uint64_t)st.f_bavail * st.f_frsize;
 }
 
+bool
+spool_lacks_inodes(const struct spool *s)
+{
+	struct statvfs st;
+
+	/* those that make inodes as they need them have none in total */
+	return fstatvfs(s->fd, &st) == 0 && st.f_files > 0 && st.f_favail == 0;
+}
+
 /* Trying in vain takes the last blocks for a moment, which a batch may need just then. */
 static bool
 has_room(const struct spool *s)
