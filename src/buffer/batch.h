@@ -51,6 +51,7 @@ void batch_part_add(struct batch_part *a, const struct batch_part *b);
 
 enum batch_state { BATCH_OPEN, BATCH_SEALED, BATCH_IN_FLIGHT };
 
+struct queue_due;
 struct queue_wait;
 struct disk_file;
 struct slab;
@@ -90,15 +91,16 @@ struct batch {
 	/* under the queue's mutex; the loop alone links by_number, and may walk it without */
 	struct tree_node by_number; /* all that are sealed or in flight */
 	struct tree_node by_opened; /* of these, the ones that are not settled */
-	struct tree_node by_due;    /* sealed: those that are ready, or those that are not yet */
+	struct tree_node by_due;    /* sealed: those that are due, or those that are not yet */
+	struct queue_due *due;      /* where it is while it is due, or NULL */
 	TAILQ_ENTRY(batch) in_wanted;
 	enum batch_state state;
 	uint64_t not_before_ms; /* monotonic; a returned batch waits until then */
 	bool wanted;            /* level 2 has come to wait for it */
 	bool settled;           /* queue_done() has been called: committed, or lost */
 
-	/* the writer's, while it is in flight */
-	uint8_t *loaded;              /* content read back from the spool */
+	/* the reader's or the writer's, while it is in flight */
+	uint8_t *loaded;              /* content read back from the spool; NULL: none */
 	struct spool_summary content; /* what it holds */
 
 	/* what came of it, set by the writer before queue_done() */

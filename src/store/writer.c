@@ -26,11 +26,10 @@
 #include "store/janitor.h"
 #include "store/store.h"
 
-#define IDLE_MS 10000            /* a wait for a batch; then the connection is checked */
-#define IDLE_FAILING_MS 1000     /* the same, while the last try failed */
-#define BATCH_RETRY_MS 1000      /* a batch with a passing trouble of its own */
-#define BATCH_HOLD_MS 5000       /* a batch that waits for the operator, others do not */
-#define SPOOL_READ_AGAIN_MS 1000 /* a batch that the disk did not give */
+#define IDLE_MS 10000        /* a wait for a batch; then the connection is checked */
+#define IDLE_FAILING_MS 1000 /* the same, while the last try failed */
+#define BATCH_RETRY_MS 1000  /* a batch with a passing trouble of its own */
+#define BATCH_HOLD_MS 5000   /* a batch that waits for the operator, others do not */
 
 struct writer {
 	struct writers *pool;
@@ -148,20 +147,6 @@ batch_failed(struct writer *w, enum store_status status, const struct store_erro
 }
 
 static void
-load_failed(struct writer *w, struct batch *b, int r)
-{
-	bool gone = r == -ENODATA;
-
-	log_event_limited(LOG_ERR, "spool_read_failed/batch", "spool_read_failed",
-			  LOG_U64("batch", b->number), LOG_STR("error", strerror(-r)),
-			  gone ? LOG_U64("lost", b->lost) : LOG_NONE);
-	if (gone)
-		queue_done(w->pool->queue, b);
-	else
-		queue_return(w->pool->queue, b, SPOOL_READ_AGAIN_MS);
-}
-
-static void
 write_batch(struct writer *w, struct batch *b)
 {
 	struct queue *q = w->pool->queue;
@@ -172,13 +157,9 @@ write_batch(struct writer *w, struct batch *b)
 	enum store_status status;
 	/* looked at first: what is put back meanwhile, the promise below knows of */
 	bool compared = janitor_compared(w->pool->janitor);
-	int r = queue_load(q, b, &view);
 
+	queue_view(q, b, &view);
 	w->kicks = queue_kicks(q);
-	if (r < 0) {
-		load_failed(w, b, r);
-		return;
-	}
 	if (!compared)
 		view.complete_until_us = 0;
 	start_ms = clock_ms();

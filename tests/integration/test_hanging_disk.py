@@ -127,6 +127,35 @@ def test_level_1_waits_for_the_disk_alone(new_collector, own_cluster, shim):
     database.wait_count(10)
 
 
+@pytest.mark.slow
+def test_what_only_the_disk_has_holds_up_nothing_else(new_collector, own_cluster, shim):
+    """A backlog that memory has given up is to be read back, and that hangs: the rest is stored."""
+    database = own_cluster.database("postgres")
+    settings = dict(
+        database__connections=1, buffer__memory_limit="2M", batch__max_bytes="256K", batch__interval=0.1
+    )
+    collector = new_collector(database, env=shim.env, **settings).start()
+    backlog = 200_000  # 6 MB
+    collector.send(series("backlog", backlog), timeout=60)
+    collector.wait_statistics(buffered=backlog)
+    shim.on("hang", FOR_EVER)
+    own_cluster.start()
+    with collector.sender(timeout=60) as sender:
+        for i in range(10):
+            sender.send(series("fresh", 100, first=i * 100))
+            assert sender.sync(2) == 0
+    statistics = check_turns(collector)
+    assert 0 < statistics["buffered"] < backlog
+    assert collector.stop(timeout=60) == 0
+    assert not collector.find("metrics_lost")
+    shim.off("hang")
+    second = new_collector(database, **settings).start()
+    settle(second, timeout=120)
+    assert database.rows(
+        "SELECT metric_name, count(*), count(DISTINCT value) FROM metrics GROUP BY 1 ORDER BY 1"
+    ) == [("backlog", backlog, backlog), ("fresh", 1000, 1000)]
+
+
 # ---- many batches ----
 
 

@@ -462,7 +462,7 @@ START_TEST(what_was_not_stored_is_recovered)
 	ck_assert_uint_eq(stats.received, 13);
 	ck_assert_uint_eq(stats.buffered, 13);
 	b = take();
-	ck_assert_int_eq(queue_load(queue, b, &v), 0);
+	queue_view(queue, b, &v);
 	ck_assert_uint_eq(v.rows, 10);
 	ck_assert_uint_eq(v.min_us, 100);
 	ck_assert_uint_eq(v.max_us, 109);
@@ -611,7 +611,7 @@ complete_with(uint64_t number)
 	struct batch_view v;
 
 	ck_assert_uint_eq(b->number, number);
-	ck_assert_int_eq(queue_load(queue, b, &v), 0);
+	queue_view(queue, b, &v);
 	finish(b);
 	return v.complete_until_us;
 }
@@ -631,10 +631,11 @@ START_TEST(complete_until_the_first_that_waits)
 	open_queue();
 	ck_assert_uint_eq(queue_complete_until(queue), 1000);
 	ck_assert_uint_eq(complete_with(1), 2000);
-	ck_assert_uint_eq(complete_with(4), 2000);
-	ck_assert_uint_eq(complete_with(2), 2000);
 	ck_assert_uint_eq(queue_complete_until(queue), 2000);
-	ck_assert_uint_gt(complete_with(3), 4000);
+	ck_assert_uint_eq(complete_with(3), 3000);
+	ck_assert_uint_eq(complete_with(2), 4000);
+	ck_assert_uint_eq(queue_complete_until(queue), 4000);
+	ck_assert_uint_gt(complete_with(4), 4000);
 	ck_assert_uint_gt(queue_complete_until(queue), 4000);
 }
 END_TEST

@@ -73,7 +73,7 @@ START_TEST(recognises_a_repeated_batch)
 	batch(4);
 	b = queue_take(queue, &running, 0);
 	ck_assert_ptr_nonnull(b);
-	ck_assert_int_eq(queue_load(queue, b, &view), 0);
+	queue_view(queue, b, &view);
 	ck_assert_int_eq(store_open(&conf, -1, &s, &err), STORE_OK);
 	ck_assert_int_eq(store_put(s, &view, &result, &err), STORE_OK);
 	store_close(s);

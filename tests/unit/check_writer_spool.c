@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "buffer/queue/queue_internal.h"
 #include "writer_fixture.h"
 
 static void
@@ -72,14 +73,32 @@ START_TEST(stores_nothing_again_without_a_failover)
 }
 END_TEST
 
+static void
+await_read_ahead(unsigned batches)
+{
+	unsigned n;
+
+	do {
+		(void)usleep(100);
+		(void)pthread_mutex_lock(&queue->mutex);
+		n = queue->read_ahead;
+		(void)pthread_mutex_unlock(&queue->mutex);
+	} while (n < batches);
+}
+
+/* Those that are read ahead are stored all the same. */
 START_TEST(batch_whose_file_is_gone_is_counted_lost)
 {
 	char command[256];
 
 	use_spool(0);
-	batch(10);
+	for (unsigned i = 0; i <= READ_AHEAD; i++) {
+		batch(10);
+		queue_seal(queue);
+	}
 	close_queue();
 	open_queue();
+	await_read_ahead(READ_AHEAD);
 	(void)snprintf(command, sizeof(command), "rm %s/*.batch", spool_path);
 	ck_assert_int_eq(system(command), 0);
 	keep_log();

@@ -150,9 +150,26 @@ await_room(void)
 	}
 }
 
+/* The reader has read what it reads ahead. */
+static inline void
+await_reader(void)
+{
+	bool busy;
+
+	do {
+		(void)pthread_mutex_lock(&queue->mutex);
+		busy = queue->reading ||
+		       (queue->to_read.batches.root && queue->read_ahead < READ_AHEAD);
+		(void)pthread_mutex_unlock(&queue->mutex);
+		if (busy)
+			(void)usleep(100);
+	} while (busy);
+}
+
 static inline struct batch *
 take(void)
 {
+	await_reader();
 	return queue_take(queue, &running, 0);
 }
 
@@ -161,7 +178,7 @@ finish(struct batch *b)
 {
 	struct batch_view v;
 
-	ck_assert_int_eq(queue_load(queue, b, &v), 0);
+	queue_view(queue, b, &v);
 	b->stored = v.rows;
 	queue_done(queue, b);
 	queue_collect(queue);

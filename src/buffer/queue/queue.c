@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "buffer/queue/queue_internal.h"
 #include "log/log.h"
 #include "wire/frame.h"
@@ -93,6 +94,8 @@ queue_recover(struct queue *q)
 		r = rec.error;
 	if (r == 0)
 		r = disk_start(q->spool, q->limits.sync, disk_has_news, q, &q->disk);
+	if (r == 0)
+		r = queue_start_reader(q);
 	if (r < 0)
 		return r;
 	queue_account_recovered(q, rec.rows);
@@ -106,20 +109,19 @@ queue_recover(struct queue *q)
 static int
 queue_init_locks(struct queue *q)
 {
-	pthread_condattr_t attr;
-	int r = pthread_mutex_init(&q->mutex, NULL);
+	int r = -pthread_mutex_init(&q->mutex, NULL);
 
-	if (r)
-		return -r;
-	r = pthread_condattr_init(&attr);
+	if (r < 0)
+		return r;
+	r = thread_cond_init(&q->cond);
 	if (r == 0) {
-		(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-		r = pthread_cond_init(&q->cond, &attr);
-		(void)pthread_condattr_destroy(&attr);
+		r = thread_cond_init(&q->read_cond);
+		if (r == 0)
+			return 0;
+		(void)pthread_cond_destroy(&q->cond);
 	}
-	if (r)
-		(void)pthread_mutex_destroy(&q->mutex);
-	return -r;
+	(void)pthread_mutex_destroy(&q->mutex);
+	return r;
 }
 
 static struct queue *
@@ -192,6 +194,9 @@ queue_free(struct queue *q)
 
 	if (!q)
 		return;
+	(void)queue_stop_reader(q, 0);
+	if (q->reader_started)
+		(void)pthread_join(q->reader, NULL);
 	if (q->open)
 		free_batch(q->open);
 	while ((b = queue_oldest(q))) { /* completions that nobody collected among them */
@@ -199,6 +204,7 @@ queue_free(struct queue *q)
 		free_batch(b);
 	}
 	disk_free(q->disk);
+	(void)pthread_cond_destroy(&q->read_cond);
 	(void)pthread_cond_destroy(&q->cond);
 	(void)pthread_mutex_destroy(&q->mutex);
 	free(q);

@@ -7,7 +7,7 @@
  *
  * One mutex and one condition guard the list of sealed batches and the list of completions;
  * the open batch, the counters and everything else belong to the loop thread.  No function
- * here waits for the disk, but queue_load() and queue_close().
+ * here waits for the disk, but queue_close().
  *
  * Order: of the sealed batches writers get the newest and the oldest in turn, so that fresh
  * data does not wait behind a backlog and the backlog does not starve.
@@ -165,12 +165,8 @@ struct batch *queue_take(struct queue *q, const atomic_int *stop, uint64_t timeo
 unsigned queue_kicks(struct queue *q);
 void queue_sleep(struct queue *q, const atomic_int *stop, unsigned since, uint64_t ms);
 
-/*
- * Gives the content of a batch that was taken, from memory or read back from the
- * spool.  0; -ENODATA when damage left nothing (report it with queue_done()); or another
- * error of the disk's (return the batch, try later).  b->lost is set.
- */
-int queue_load(struct queue *q, struct batch *b, struct batch_view *ret);
+/* The content of a batch that was taken, in memory.  b->lost is set: what the spool has lost of it. */
+void queue_view(struct queue *q, struct batch *b, struct batch_view *ret);
 
 /* It is in the database (stored, rejected, lost and repeated are set). */
 void queue_done(struct queue *q, struct batch *b);

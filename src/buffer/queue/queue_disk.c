@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "buffer/queue/queue_internal.h"
 #include "log/log.h"
 
@@ -209,7 +210,12 @@ queue_unsafe_rows(struct queue *q)
 bool
 queue_close(struct queue *q, uint64_t ms)
 {
-	bool over = !q->disk || disk_stop(q->disk, ms);
+	uint64_t until_ms = clock_ms() + ms, now_ms;
+	bool over = queue_stop_reader(q, ms);
+
+	now_ms = clock_ms();
+	if (q->disk && !disk_stop(q->disk, now_ms < until_ms ? until_ms - now_ms : 0))
+		over = false;
 
 	if (q->disk && over)
 		queue_collect(q);

@@ -7,6 +7,7 @@
  *	queue_disk.c    the way to the disk thread, and what is heard of it
  *	queue_wait.c    sync frames
  *	queue_writer.c  the writers' side
+ *	queue_reader.c  the thread that reads batches back
  *	queue_kept.c    batches that buffer.keep keeps: the janitor's side
  */
 #pragma once
@@ -25,6 +26,12 @@ struct queue_limits {
 	uint64_t keep_ms;
 	enum conf_overflow overflow;
 	enum conf_sync sync;
+};
+
+/* Sealed batches that somebody may have now. */
+struct queue_due {
+	struct tree batches;      /* by number */
+	struct batch_list wanted; /* those that level 2 waits for, longest first */
 };
 
 /* Where writers get their batches from, in turn. */
@@ -101,9 +108,9 @@ struct queue {
 	pthread_cond_t cond;
 	struct tree all; /* sealed and in flight */
 	struct tree unsettled;
-	struct tree ready;        /* sealed, and may be taken */
+	struct queue_due ready;   /* sealed, in memory, and may be taken */
+	struct queue_due to_read; /* the same, but they are on disk only */
 	struct tree delayed;      /* sealed, and may be taken later */
-	struct batch_list wanted; /* the ready ones that level 2 waits for, longest first */
 	struct batch_stack done;  /* completions */
 	uint64_t done_last;       /* how many there have been */
 	uint64_t done_collected;  /* all up to this one have been dealt with by the loop */
@@ -117,6 +124,16 @@ struct queue {
 	enum queue_end next_end;  /* what queue_take() serves next */
 	bool flush_wanted;        /* wake the loop when a writer becomes idle, or takes flushed */
 	struct batch *flushed;    /* was sealed for a level-2 waiter, and no writer has it yet */
+
+	/* the reader; likewise under the mutex */
+	pthread_t reader;
+	pthread_cond_t read_cond; /* of the reader */
+	unsigned read_ahead;      /* batches that are ready, and were read back */
+	bool read_wanted;         /* one that is wanted comes next */
+	bool reading;
+	bool reader_started;
+	bool reader_stop;
+	bool reader_over;
 };
 
 /* ---- queue_list.c; the mutex is held ---- */
@@ -140,7 +157,9 @@ void queue_attach(struct queue *q, struct batch *b, uint64_t not_before_ms);
  */
 struct batch *queue_ready(struct queue *q, uint64_t now_ms, uint64_t *next_ms);
 
-/* Would a writer get one now? */
+struct batch *queue_due_first(struct queue_due *due); /* the oldest; NULL when there is none */
+
+/* Would a writer get one now, or as soon as it is read? */
 bool queue_backlog(struct queue *q);
 
 /* Somebody waits for this batch, which stays wanted until it leaves the list. */
@@ -209,6 +228,13 @@ void queue_collect_disk(struct queue *q);
 
 /* Says whom everybody waits for, when the disk thread has been in one call for long. */
 void queue_say_slow(struct queue *q);
+
+/* ---- queue_reader.c; loop thread ---- */
+
+#define READ_AHEAD 2 /* batches that are read, and that no writer has yet */
+
+int queue_start_reader(struct queue *q);              /* 0 or a negative errno */
+bool queue_stop_reader(struct queue *q, uint64_t ms); /* false: the disk does not answer */
 
 /* ---- queue_wait.c; loop thread ---- */
 

@@ -3,6 +3,7 @@
  *
  *	all        by number       what comes next, what is the first from a number on
  *	ready      by number       which one does a writer get
+ *	to_read    by number       which one is read back next
  *	delayed    by time         which of the returned ones may be tried again
  *	unsettled  by age          up to when is everything stored
  *
@@ -39,7 +40,7 @@ by_opened(const struct tree_node *a, const struct tree_node *b)
 }
 
 static int
-ready_by_number(const struct tree_node *a, const struct tree_node *b)
+due_by_number(const struct tree_node *a, const struct tree_node *b)
 {
 	return compare(BY_DUE(a)->number, BY_DUE(b)->number);
 }
@@ -49,7 +50,14 @@ delayed_by_time(const struct tree_node *a, const struct tree_node *b)
 {
 	int r = compare(BY_DUE(a)->not_before_ms, BY_DUE(b)->not_before_ms);
 
-	return r ? r : ready_by_number(a, b);
+	return r ? r : due_by_number(a, b);
+}
+
+static void
+init_due(struct queue_due *due)
+{
+	tree_init(&due->batches, due_by_number);
+	TAILQ_INIT(&due->wanted);
 }
 
 void
@@ -57,9 +65,9 @@ queue_init_lists(struct queue *q)
 {
 	tree_init(&q->all, by_number);
 	tree_init(&q->unsettled, by_opened);
-	tree_init(&q->ready, ready_by_number);
+	init_due(&q->ready);
+	init_due(&q->to_read);
 	tree_init(&q->delayed, delayed_by_time);
-	TAILQ_INIT(&q->wanted);
 }
 
 /* ---- all ---- */
@@ -103,15 +111,27 @@ queue_from(struct queue *q, uint64_t number)
 	return BY_NUMBER(tree_from(&q->all, &key.by_number));
 }
 
-/* ---- what a writer may have ---- */
+/* ---- what a writer, or the reader, may have ---- */
 
 static void
-make_ready(struct queue *q, struct batch *b)
+want(struct batch *b)
 {
+	TAILQ_INSERT_TAIL(&b->due->wanted, b, in_wanted);
+}
+
+static void
+make_due(struct queue *q, struct batch *b)
+{
+	bool readable = b->slab || b->loaded;
+
 	b->not_before_ms = 0;
-	tree_insert(&q->ready, &b->by_due);
+	b->due = readable ? &q->ready : &q->to_read;
+	tree_insert(&b->due->batches, &b->by_due);
 	if (b->wanted)
-		TAILQ_INSERT_TAIL(&q->wanted, b, in_wanted);
+		want(b);
+	q->read_ahead += b->loaded != NULL;
+	if (!readable)
+		(void)pthread_cond_signal(&q->read_cond);
 }
 
 void
@@ -119,7 +139,7 @@ queue_attach(struct queue *q, struct batch *b, uint64_t not_before_ms)
 {
 	b->state = BATCH_SEALED;
 	if (!not_before_ms) {
-		make_ready(q, b);
+		make_due(q, b);
 		return;
 	}
 	b->not_before_ms = not_before_ms;
@@ -135,22 +155,28 @@ queue_detach(struct queue *q, struct batch *b)
 		b->not_before_ms = 0;
 		return;
 	}
-	tree_remove(&q->ready, &b->by_due);
+	tree_remove(&b->due->batches, &b->by_due);
 	if (b->wanted)
-		TAILQ_REMOVE(&q->wanted, b, in_wanted);
+		TAILQ_REMOVE(&b->due->wanted, b, in_wanted);
+	b->due = NULL;
+	if (b->loaded) {
+		q->read_ahead--;
+		(void)pthread_cond_signal(&q->read_cond);
+	}
 }
 
 void
 queue_want(struct queue *q, struct batch *b)
 {
+	(void)q;
 	if (b->wanted)
 		return;
 	b->wanted = true;
-	if (b->state == BATCH_SEALED && !b->not_before_ms)
-		TAILQ_INSERT_TAIL(&q->wanted, b, in_wanted);
+	if (b->due)
+		want(b);
 }
 
-/* Those whose time has come become ready; after an outage that may be many, so not all at once. */
+/* Those whose time has come become due; after an outage that may be many, so not all at once. */
 static void
 end_delays(struct queue *q, uint64_t now_ms, uint64_t *next_ms)
 {
@@ -158,7 +184,7 @@ end_delays(struct queue *q, uint64_t now_ms, uint64_t *next_ms)
 
 	for (unsigned n = 0; n < DELAYS_AT_ONCE && b && b->not_before_ms <= now_ms; n++) {
 		tree_remove(&q->delayed, &b->by_due);
-		make_ready(q, b);
+		make_due(q, b);
 		b = BY_DUE(tree_first(&q->delayed));
 	}
 	if (b && b->not_before_ms < *next_ms)
@@ -166,14 +192,20 @@ end_delays(struct queue *q, uint64_t now_ms, uint64_t *next_ms)
 }
 
 struct batch *
+queue_due_first(struct queue_due *due)
+{
+	return BY_DUE(tree_first(&due->batches));
+}
+
+struct batch *
 queue_ready(struct queue *q, uint64_t now_ms, uint64_t *next_ms)
 {
 	end_delays(q, now_ms, next_ms);
-	if (q->next_end == QUEUE_WANTED && !TAILQ_EMPTY(&q->wanted))
-		return TAILQ_FIRST(&q->wanted);
+	if (q->next_end == QUEUE_WANTED && !TAILQ_EMPTY(&q->ready.wanted))
+		return TAILQ_FIRST(&q->ready.wanted);
 	if (q->next_end == QUEUE_NEWEST)
-		return BY_DUE(tree_last(&q->ready));
-	return BY_DUE(tree_first(&q->ready));
+		return BY_DUE(tree_last(&q->ready.batches));
+	return queue_due_first(&q->ready);
 }
 
 bool
@@ -182,7 +214,7 @@ queue_backlog(struct queue *q)
 	uint64_t next_ms = UINT64_MAX;
 
 	end_delays(q, clock_ms(), &next_ms);
-	return q->ready.root != NULL;
+	return q->ready.batches.root || q->to_read.batches.root;
 }
 
 /* ---- up to when everything is stored ---- */

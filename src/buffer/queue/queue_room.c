@@ -67,6 +67,17 @@ queue_memory_is_short(const struct queue *q)
 	return memory_used(q) >= DRAINED(q->limits.memory);
 }
 
+/* It is on disk only from here on, and to be read back before a writer gets it. */
+static void
+send_to_disk(struct queue *q, struct batch *b)
+{
+	uint64_t not_before_ms = b->not_before_ms;
+
+	queue_detach(q, b);
+	queue_release_memory(q, b);
+	queue_attach(q, b, not_before_ms);
+}
+
 /*
  * The disk takes batches in the order of the list: behind the first that it has not got there is
  * none to be freed.  In between are those that writers have, a few.
@@ -84,7 +95,7 @@ trim_memory(struct queue *q, bool unsynced)
 	     b = next) {
 		next = TAILQ_NEXT(b, in_memory);
 		if (b->state == BATCH_SEALED)
-			queue_release_memory(q, b);
+			send_to_disk(q, b);
 	}
 	(void)pthread_mutex_unlock(&q->mutex);
 }

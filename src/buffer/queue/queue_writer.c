@@ -13,7 +13,7 @@ end_after(const struct queue *q)
 	case QUEUE_OLDEST:
 		return QUEUE_NEWEST;
 	case QUEUE_NEWEST:
-		return TAILQ_EMPTY(&q->wanted) ? QUEUE_OLDEST : QUEUE_WANTED;
+		return TAILQ_EMPTY(&q->ready.wanted) ? QUEUE_OLDEST : QUEUE_WANTED;
 	case QUEUE_WANTED:
 		break;
 	}
@@ -131,23 +131,9 @@ queue_complete_until(struct queue *q)
 	return complete_but_for(q, NULL);
 }
 
-/* What the disk gives back of a batch that memory has given up. */
-static int
-read_back(struct queue *q, struct batch *b)
+void
+queue_view(struct queue *q, struct batch *b, struct batch_view *ret)
 {
-	bool damaged;
-	int r = spool_read(q->spool, b->number, &b->loaded, &b->content, &damaged);
-
-	if (damaged)
-		disk_repair(q->disk, b->number, r == -ENODATA);
-	return r;
-}
-
-int
-queue_load(struct queue *q, struct batch *b, struct batch_view *ret)
-{
-	int r;
-
 	*ret = (struct batch_view){.collector = b->collector,
 				   .number = b->number,
 				   .complete_until_us = complete_but_for(q, b)};
@@ -157,25 +143,14 @@ queue_load(struct queue *q, struct batch *b, struct batch_view *ret)
 		ret->max_us = b->all.max_us;
 		ret->data = b->slab->data;
 		ret->bytes = b->bytes;
-		b->lost = 0;
-		return 0;
+	} else {
+		ret->rows = b->content.rows;
+		ret->min_us = b->content.min_us;
+		ret->max_us = b->content.max_us;
+		ret->data = b->loaded;
+		ret->bytes = b->content.bytes;
 	}
-	if (!b->loaded) {
-		r = read_back(q, b);
-		if (r == -ENODATA || r == -ENOENT) {
-			b->lost = b->all.rows;
-			return -ENODATA;
-		}
-		if (r < 0)
-			return r;
-	}
-	ret->rows = b->content.rows;
-	ret->min_us = b->content.min_us;
-	ret->max_us = b->content.max_us;
-	ret->data = b->loaded;
-	ret->bytes = b->content.bytes;
 	b->lost = b->all.rows > ret->rows ? b->all.rows - ret->rows : 0;
-	return 0;
 }
 
 void
@@ -195,7 +170,7 @@ void
 queue_return(struct queue *q, struct batch *b, uint64_t after_ms)
 {
 	/* What was read back with damage is kept: reading again would report it again. */
-	if (b->lost == 0) {
+	if (after_ms && b->lost == 0) {
 		free(b->loaded);
 		b->loaded = NULL;
 	}

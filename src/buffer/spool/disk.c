@@ -2,10 +2,10 @@
 #include "buffer/spool/disk.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "buffer/spool/disk_internal.h"
 
 /* ---- jobs; the lock is held ---- */
@@ -103,14 +103,9 @@ hand_over(struct disk *d, struct disk_jobs *jobs, enum disk_task task, struct di
 static void
 init_locks(struct disk *d)
 {
-	pthread_condattr_t attr;
-
 	(void)pthread_mutex_init(&d->lock, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&d->wake, &attr);
-	(void)pthread_cond_init(&d->ended, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	(void)thread_cond_init(&d->wake);
+	(void)thread_cond_init(&d->ended);
 }
 
 int
@@ -118,7 +113,6 @@ disk_start(struct spool *s, enum conf_sync sync, void (*news)(void *arg), void *
 	   struct disk **ret)
 {
 	struct disk *d = calloc(1, sizeof(*d));
-	sigset_t all, old;
 	int r;
 
 	if (!d)
@@ -134,14 +128,11 @@ disk_start(struct spool *s, enum conf_sync sync, void (*news)(void *arg), void *
 	disk_jobs_init(&d->errands);
 	disk_jobs_init(&d->unkeeps);
 	init_locks(d);
-	(void)sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&d->thread, NULL, disk_main, d);
-	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (r) {
+	r = thread_start(&d->thread, "disk", disk_main, d);
+	if (r < 0) {
 		d->over = true;
 		disk_free(d);
-		return -r;
+		return r;
 	}
 	d->started = true;
 	*ret = d;

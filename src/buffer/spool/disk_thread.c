@@ -588,7 +588,6 @@ disk_main(void *arg)
 {
 	struct disk *d = arg;
 
-	(void)pthread_setname_np(pthread_self(), "disk");
 	(void)pthread_mutex_lock(&d->lock);
 	while (!d->stop) {
 		wait_for_work(d);

@@ -1,0 +1,13 @@
+/*
+ * thread.h - threads as the daemon has them: with a name, with all signals blocked, and with
+ * conditions whose time limits go by the monotonic clock.
+ */
+#pragma once
+
+#include <pthread.h>
+
+/* name: at most 15 bytes.  Returns 0 or a negative errno. */
+int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *arg), void *arg);
+
+/* For pthread_cond_timedwait() with clock_timespec().  Returns 0 or a negative errno. */
+int thread_cond_init(pthread_cond_t *ret);
