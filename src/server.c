@@ -23,8 +23,9 @@
 #include "store/writer.h"
 
 #define TICK_MS 1000
-#define WRITERS_END_MS 2000   /* one that goes on hangs in a name server's answer */
-#define DISK_END_MS 2000      /* a disk that takes longer hangs */
+#define WRITERS_END_MS 2000 /* one that goes on hangs in a name server's answer */
+#define DISK_END_MS 2000    /* a disk that takes longer hangs */
+#define HOLD_MS 5000
 #define OTHER_DESCRIPTORS 256 /* beside clients: listeners, spool, database, libraries */
 
 enum server_state { SERVER_STARTING, SERVER_RUNNING, SERVER_STOPPING, SERVER_DONE };
@@ -52,6 +53,7 @@ struct server {
 	struct loop_timer watchdog;
 	uint64_t deadline_ms;     /* of the stop */
 	uint64_t retire_until_ms; /* then ending is cut off */
+	uint64_t hold_until_ms;   /* see server_hold_listeners() */
 	uint64_t last_received;   /* for the rate in the status line */
 	bool timers_made;
 	bool at_once; /* second signal */
@@ -76,12 +78,27 @@ queue_drained(void *arg)
 		clients_resume(s->clients);
 }
 
+/*
+ * While the buffer is full, whoever finds all places taken waits unaccepted; and a little longer,
+ * since those that have a place could not finish and leave before.
+ */
+static void
+server_hold_listeners(struct server *s)
+{
+	uint64_t now_ms = clock_ms();
+
+	if (!queue_accepts(s->queue))
+		s->hold_until_ms = now_ms + HOLD_MS;
+	listeners_hold(s->listeners, clients_full(s->clients) && now_ms < s->hold_until_ms);
+}
+
 static void
 client_connected(void *arg, int fd, const struct sockaddr *sa, socklen_t len)
 {
 	struct server *s = arg;
 
 	clients_accept(s->clients, fd, sa, len);
+	server_hold_listeners(s);
 }
 
 static void
@@ -235,6 +252,7 @@ server_turn(void *arg)
 		queue_seal(s->queue);
 	}
 	queue_end_turn(s->queue);
+	server_hold_listeners(s);
 	if (s->state == SERVER_STOPPING && server_may_end(s))
 		s->state = SERVER_DONE;
 }
