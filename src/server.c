@@ -27,6 +27,7 @@
 #define DISK_END_MS 2000    /* a disk that takes longer hangs */
 #define HOLD_MS 5000
 #define OTHER_DESCRIPTORS 256 /* beside clients: listeners, spool, database, libraries */
+#define OTHER_DESCRIPTORS_MIN 48
 
 enum server_state { SERVER_STARTING, SERVER_RUNNING, SERVER_STOPPING, SERVER_DONE };
 
@@ -39,6 +40,7 @@ struct server {
 	struct spool *spool; /* NULL without one */
 	struct queue *queue;
 	struct clients *clients;
+	unsigned most_clients; /* for whom there are descriptors */
 	struct listeners *listeners;
 	struct writers *writers; /* NULL while a reload waits for the old ones to end */
 	struct writers *ending;  /* those of the configuration before */
@@ -278,7 +280,7 @@ change_seen(void *arg, const char *key, bool restart)
 		ch->writers = true;
 }
 
-static void raise_descriptor_limit(const struct conf *conf);
+static void server_share_descriptors(struct server *s);
 
 static void
 server_apply(struct server *s, struct conf *conf)
@@ -288,12 +290,13 @@ server_apply(struct server *s, struct conf *conf)
 	conf_diff(s->conf, conf, change_seen, &ch);
 	conf_unref(s->conf);
 	s->conf = conf;
-	raise_descriptor_limit(conf);
+	server_share_descriptors(s);
 	if (log_open(conf->log.target, conf->log.level) < 0)
 		log_event(LOG_ERR, "reload_failed",
 			  LOG_STR("error", "log.target: the journal cannot be reached"));
 	queue_set_conf(s->queue, conf);
 	clients_set_conf(s->clients, conf);
+	clients_set_most(s->clients, s->most_clients);
 	clients_resume(s->clients); /* another policy may not make them wait */
 	listeners_set_conf(s->listeners, conf);
 	loop_timer_set(&s->flush, conf->batch.interval_ms, conf->batch.interval_ms);
@@ -410,25 +413,57 @@ server_watch_signals(struct server *s)
 
 /* ---- start ---- */
 
-static void
-raise_descriptor_limit(const struct conf *conf)
+/* Raises the process's limit to need; returns what it is then. */
+static rlim_t
+raise_descriptor_limit(rlim_t need)
 {
-	rlim_t need = (rlim_t)conf->max_clients + OTHER_DESCRIPTORS;
 	struct rlimit rl;
 
 	if (getrlimit(RLIMIT_NOFILE, &rl) < 0 || rl.rlim_cur >= need)
-		return;
+		return need;
 	rl.rlim_cur = need;
 	if (rl.rlim_max < need)
 		rl.rlim_max = need;
 	if (setrlimit(RLIMIT_NOFILE, &rl) == 0)
-		return;
+		return need;
 	(void)getrlimit(RLIMIT_NOFILE, &rl);
 	rl.rlim_cur = rl.rlim_max;
 	(void)setrlimit(RLIMIT_NOFILE, &rl);
-	log_event(LOG_WARNING, "descriptor_limit", LOG_U64("needed", need),
-		  LOG_U64("available", rl.rlim_max),
-		  LOG_STR("hint", "raise LimitNOFILE= or lower max_clients"));
+	return rl.rlim_cur;
+}
+
+/* Of so many descriptors, too few for all, those that clients leave alone. */
+static rlim_t
+descriptors_not_for_clients(const struct conf *conf, rlim_t limit)
+{
+	rlim_t half = limit / 2 < OTHER_DESCRIPTORS ? limit / 2 : OTHER_DESCRIPTORS;
+	rlim_t least =
+	    OTHER_DESCRIPTORS_MIN + 2 * (rlim_t)(conf->listen.n + conf->database.connections);
+
+	return half > least ? half : least;
+}
+
+/*
+ * Decides for how many clients there are descriptors: if they took the last ones, neither the
+ * spool nor the database could be opened.
+ */
+static void
+server_share_descriptors(struct server *s)
+{
+	const struct conf *conf = s->conf;
+	rlim_t need = (rlim_t)conf->max_clients + OTHER_DESCRIPTORS;
+	rlim_t limit = raise_descriptor_limit(need);
+	rlim_t others = descriptors_not_for_clients(conf, limit);
+	unsigned most = limit > others ? (unsigned)(limit - others) : 1;
+
+	if (limit >= need)
+		most = conf->max_clients;
+	if (most < conf->max_clients && most != s->most_clients)
+		log_event(LOG_WARNING, "descriptor_limit", LOG_U64("needed", need),
+			  LOG_U64("available", limit), LOG_U64("max_clients", most),
+			  LOG_STR("hint", "no more clients than these are accepted: raise "
+					  "LimitNOFILE= (ulimit -n), or lower max_clients"));
+	s->most_clients = most;
 }
 
 static int
@@ -483,6 +518,8 @@ server_start(struct server *s)
 		r = queue_new(s->conf, &s->stats, s->spool, &events, &s->queue);
 	if (r == 0)
 		r = clients_new(s->loop, s->queue, &s->stats, s->conf, &s->clients);
+	if (r == 0)
+		clients_set_most(s->clients, s->most_clients);
 	if (r == 0)
 		r = listeners_new(s->loop, s->conf, client_connected, s, &s->listeners);
 	if (r == 0)
@@ -592,7 +629,7 @@ server_run(const struct conf_source *source, struct conf *conf)
 	r = log_start(); /* from here on no reader of the log holds anybody up */
 	log_event(LOG_INFO, "starting", LOG_STR("version", PACKAGE_VERSION),
 		  LOG_U64("pid", (uint64_t)getpid()), LOG_STR("file", conf->file));
-	raise_descriptor_limit(conf);
+	server_share_descriptors(&s);
 	if (r == 0)
 		r = server_start(&s);
 	if (r == 0) {

@@ -1,4 +1,5 @@
 """Places for clients: who waits for one while the buffer is full, and who gives one up."""
+import os
 import socket
 import struct
 
@@ -131,3 +132,39 @@ def test_a_peer_that_hangs_up_is_missed_within_minutes(start_collector, sqlite_s
             return None
 
         assert 0 < wait_until(timer) <= 60
+
+
+@pytest.fixture
+def few_descriptors():
+    """A launcher under whose limit a process stays, whoever runs it."""
+    limit = ["prlimit", "--nofile=100:100"]
+    return [*limit, "setpriv", "--bounding-set=-sys_resource"] if os.geteuid() == 0 else limit
+
+
+def test_clients_leave_descriptors_alone_that_others_need(
+    start_collector, own_cluster, few_descriptors
+):
+    """The spool is written, and the database connected, while all places are taken."""
+    database = own_cluster.database("postgres")
+    collector = start_collector(database, launcher=few_descriptors, max_clients=1000)
+    event = collector.wait_event("descriptor_limit")
+    assert event["available"] == 100
+    assert 10 <= event["max_clients"] <= 60
+    senders = [collector.sender() for _ in range(event["max_clients"])]
+    for sender in senders:
+        sender.send(frame("m", 1))
+    collector.wait_statistics(received=len(senders), clients=len(senders))
+    with collector.sender() as surplus:
+        assert surplus.read_to_end() == b""
+    assert collector.wait_event("client_refused")["reason"] == "max_clients"
+    assert senders[0].sync(1) == 0
+    own_cluster.start()
+    database.wait_count(len(senders))
+    collector.reload()
+    assert len(collector.find("descriptor_limit")) == 1
+    assert not collector.find("accept_paused")
+    collector.write_conf(max_clients=5)
+    collector.reload()
+    assert len(collector.find("descriptor_limit")) == 1
+    for sender in senders:
+        sender.close()
