@@ -9,6 +9,7 @@
 
 #include "conf/conf_file.h"
 #include "conf/conf_key.h"
+#include "conf/conf_read.h"
 #include "conf/conf_uri.h"
 #include "conf/conf_value.h"
 
@@ -164,7 +165,7 @@ load_file(struct load *l)
 		return;
 	}
 	if (r < 0) {
-		report(l, "%s: %s", path, strerror(-r));
+		report(l, "%s: %s", path, conf_read_error(r));
 		return;
 	}
 	l->conf->file = strdup(path);

@@ -3,15 +3,14 @@
 #include <assert.h>
 #include <confuse.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "conf/conf_read.h"
 #include "conf/conf_scan.h"
 
 /* ---- problems ---- */
@@ -494,44 +493,6 @@ parse_text(struct parse *p)
 /* ---- the file ---- */
 
 static int
-read_all(int fd, char *text, size_t size, size_t *ret)
-{
-	size_t len = 0;
-
-	for (;;) {
-		ssize_t n = read(fd, text + len, size - len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		len += (size_t)n;
-		if (len == size)
-			return -EFBIG;
-	}
-	*ret = len;
-	return 0;
-}
-
-/* The text ends with a NUL, which *ret does not count. */
-static int
-read_text(const char *path, char text[CONF_FILE_MAX + 1], size_t *ret)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	r = read_all(fd, text, CONF_FILE_MAX + 1, ret);
-	(void)close(fd);
-	if (r == 0)
-		text[*ret] = '\0';
-	return r;
-}
-
-static int
 parse_file(struct conf_file *f, char *text, size_t len, const char *const *keys, size_t n_keys)
 {
 	struct parse p = {.f = f, .keys = keys, .n_keys = n_keys, .text = text};
@@ -558,9 +519,10 @@ conf_file_read(const char *path, const char *const *keys, size_t n_keys, struct 
 	f->path = strdup(path);
 	if (!f->path)
 		goto out;
-	r = read_text(path, text, &len);
+	r = conf_read(path, text, CONF_FILE_MAX + 1, &len);
 	if (r < 0)
 		goto out;
+	text[len] = '\0';
 	r = parse_file(f, text, len, keys, n_keys);
 	if (r < 0)
 		goto out;

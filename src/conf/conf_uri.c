@@ -1,7 +1,6 @@
 #include "conf/conf_uri.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <libpq-fe.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -9,9 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
-#include "conf/conf_value.h"
+#include "conf/conf_read.h"
 
 #define SQLITE "sqlite:"
 #define ACCEPTED "postgresql://..., a libpq key=value string, or sqlite:/PATH"
@@ -167,31 +165,6 @@ conf_uri_join(const struct conf_keyword *words, size_t n)
 
 /* ---- passwords ---- */
 
-/* Returns the length, or -errno; -EFBIG when the file does not fit. */
-static ssize_t
-read_small(const char *path, char *buf, size_t size)
-{
-	size_t len = 0;
-	ssize_t n;
-	int fd;
-
-	/* Nonblocking, for a FIFO that nobody writes to. */
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0)
-		return -errno;
-	do {
-		n = read(fd, buf + len, size - len);
-		if (n > 0)
-			len += (size_t)n;
-	} while ((n > 0 && len < size) || (n < 0 && errno == EINTR));
-	if (n < 0)
-		n = -errno;
-	(void)close(fd);
-	if (n < 0)
-		return n;
-	return len == size ? -EFBIG : (ssize_t)len;
-}
-
 static int
 check_password(char *buf, size_t len, char why[CONF_WHY_MAX])
 {
@@ -216,20 +189,20 @@ int
 conf_password_read(const char *path, char **ret, char why[CONF_WHY_MAX])
 {
 	char buf[CONF_PASSWORD_MAX + 3]; /* "\r\n" and a byte that shows that there is more */
-	ssize_t len;
-	int r = -EINVAL;
+	size_t len;
+	int r = conf_read(path, buf, sizeof(buf) - 1, &len);
 
-	len = read_small(path, buf, sizeof(buf) - 1);
-	if (len == -EFBIG) {
-		(void)snprintf(why, CONF_WHY_MAX, "is longer than %d bytes", CONF_PASSWORD_MAX);
-		goto out;
-	}
-	if (len < 0) {
-		(void)snprintf(why, CONF_WHY_MAX, "cannot be read: %s", strerror((int)-len));
+	if (r < 0) {
+		if (r == -EFBIG)
+			(void)snprintf(why, CONF_WHY_MAX, "is longer than %d bytes",
+				       CONF_PASSWORD_MAX);
+		else
+			(void)snprintf(why, CONF_WHY_MAX, "cannot be read: %s", conf_read_error(r));
+		r = -EINVAL;
 		goto out;
 	}
 	buf[len] = '\0';
-	r = check_password(buf, (size_t)len, why);
+	r = check_password(buf, len, why);
 	if (r < 0)
 		goto out;
 	*ret = strdup(buf);

@@ -1,9 +1,11 @@
 /* What is wrong in a file, line by line; the values themselves are check_conf_value's. */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "conf_test.h"
 #include "conf/conf_file.h"
@@ -255,6 +257,34 @@ START_TEST(unreadable)
 }
 END_TEST
 
+/* Whatever it is, and whether anybody writes to it: nobody waits. */
+START_TEST(no_file)
+{
+	struct conf_file *f = NULL;
+	int writer;
+
+	ck_assert_int_eq(mkfifo("fifo", 0600), 0);
+	ck_assert_int_eq(conf_file_read("fifo", NULL, 0, &f), -ENXIO);
+	writer = open("fifo", O_RDWR | O_CLOEXEC);
+	ck_assert_int_ge(writer, 0);
+	ck_assert_int_eq(write(writer, "log {", 5), 5);
+	ck_assert_int_eq(conf_file_read("fifo", NULL, 0, &f), -ENXIO);
+	(void)close(writer);
+	ck_assert_int_eq(conf_file_read("/dev/zero", NULL, 0, &f), -ENXIO);
+	ck_assert_int_eq(conf_file_read("/dev/null", NULL, 0, &f), 0);
+	conf_file_free(f);
+}
+END_TEST
+
+START_TEST(no_file_is_reported)
+{
+	const struct conf_source fifo = {.file = "fifo"};
+
+	ck_assert_int_eq(mkfifo("fifo", 0600), 0);
+	conf_test_bad_source(&fifo, "fifo: it is not a regular file\n");
+}
+END_TEST
+
 int
 main(void)
 {
@@ -274,6 +304,8 @@ main(void)
 	tcase_add_test(tc, no_text);
 	tcase_add_test(tc, entries);
 	tcase_add_test(tc, unreadable);
+	tcase_add_test(tc, no_file);
+	tcase_add_test(tc, no_file_is_reported);
 
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

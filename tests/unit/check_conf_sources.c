@@ -308,6 +308,9 @@ START_TEST(bad_password_file)
 	ck_assert_int_eq(unlink("pw"), 0);
 	ck_assert_int_eq(mkdir("pw", 0700), 0);
 	expect_bad_password("cannot be read: Is a directory");
+	ck_assert_int_eq(rmdir("pw"), 0);
+	ck_assert_int_eq(mkfifo("pw", 0600), 0);
+	expect_bad_password("cannot be read: it is not a regular file");
 }
 END_TEST
 
