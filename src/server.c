@@ -629,6 +629,8 @@ server_run(const struct conf_source *source, struct conf *conf)
 	r = log_start(); /* from here on no reader of the log holds anybody up */
 	log_event(LOG_INFO, "starting", LOG_STR("version", PACKAGE_VERSION),
 		  LOG_U64("pid", (uint64_t)getpid()), LOG_STR("file", conf->file));
+	if (conf_shows_password(source))
+		log_event(LOG_WARNING, "password_visible", LOG_STR("hint", CONF_PASSWORD_SHOWN));
 	server_share_descriptors(&s);
 	if (r == 0)
 		r = server_start(&s);

@@ -12,6 +12,7 @@
 
 #include "conf/conf_read.h"
 #include "conf/conf_scan.h"
+#include "conf/conf_uri.h"
 
 /* ---- problems ---- */
 
@@ -126,6 +127,7 @@ struct unknown {
 	char *name;
 	unsigned line;
 	bool is_section;
+	bool hidden; /* see may_show() */
 };
 
 struct parse {
@@ -255,6 +257,49 @@ dismiss_section(char *text, unsigned line, const char *name)
 	return true;
 }
 
+/* ---- what must not be shown ---- */
+
+#define HIDDEN "(not shown, since its line may hold a password)"
+
+/* Copies a line for conf_may_hold_secret(); NULL when memory is short. */
+static char *
+copy_line(const struct parse *p, unsigned line)
+{
+	const char *start = find_line(p->text, line);
+
+	return start ? strndup(start, strcspn(start, "\n")) : strdup("");
+}
+
+/* Does this word stand where the name of a key does: first in its line or section, before '='? */
+static bool
+stands_as_key(const char *line, const char *word)
+{
+	for (const char *at = line; (at = strstr(at, word)) != NULL; at++) {
+		const char *before = at, *behind = at + strlen(word);
+
+		while (before > line && strchr(" \t", before[-1]))
+			before--;
+		if ((before == line || strchr("{}", before[-1])) &&
+		    behind[strspn(behind, " \t")] == '=')
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A quote within a password ends the string, and what follows it is taken for names.  Only what
+ * is surely the name of a key is shown of a line that may hold a password.
+ */
+static bool
+may_show(const struct parse *p, unsigned line, const char *word)
+{
+	char *text = copy_line(p, line);
+	bool may = text && (!conf_may_hold_secret(text) || (word && stands_as_key(text, word)));
+
+	free(text);
+	return may;
+}
+
 static void
 note_unknown(struct parse *p, const char *section, unsigned line, const char *name)
 {
@@ -263,6 +308,7 @@ note_unknown(struct parse *p, const char *section, unsigned line, const char *na
 	if (p->n_unknown == UNKNOWN_MAX)
 		return;
 	u->line = line;
+	u->hidden = !may_show(p, line, name);
 	u->is_section = dismiss_section(p->text, line, name);
 	u->section = strdup(section);
 	u->name = strdup(name);
@@ -301,14 +347,16 @@ static void __attribute__((format(printf, 2, 0))) on_error(cfg_t *cfg, const cha
 		name[strlen(name) - 1] = '\0';
 		if (*name && !noted_unknown(p, section, name) && (*section || !is_section(p, name)))
 			note_unknown(p, section, line, name);
-		else if (conf_file_problem(p->f, line, "\"%s\": unknown key", name) < 0)
+		else if (conf_file_problem(p->f, line, "\"%s\": unknown key",
+					   may_show(p, line, name) ? name : "...") < 0)
 			p->error = -ENOMEM;
 	} else {
 		for (char *c = text; *c; c++) {
 			if (*c == CONF_SCAN_EMPTY) /* as it was written */
 				*c = '{';
 		}
-		if (conf_file_problem(p->f, line, "syntax error: %s", text) < 0)
+		if (conf_file_problem(p->f, line, "syntax error: %s",
+				      may_show(p, line, NULL) ? text : HIDDEN) < 0)
 			p->error = -ENOMEM;
 	}
 	free(text);
@@ -455,6 +503,8 @@ report_unknown(const struct parse *p, const struct unknown *u)
 	const char *dot = similar ? strchr(similar, '.') : NULL;
 	const char *between = *u->section ? "." : "";
 
+	if (u->hidden)
+		return conf_file_problem(p->f, u->line, "unknown key " HIDDEN);
 	if (dot && strcmp(similar, u->name) == 0)
 		return conf_file_problem(p->f, u->line, "%s: write it as %.*s { %s = ... }",
 					 u->name, (int)(dot - similar), similar, dot + 1);

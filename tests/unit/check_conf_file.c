@@ -13,6 +13,9 @@
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 #define F CONF_TEST_FILE
 
+#define HIDDEN "(not shown, since its line may hold a password)\n"
+#define HIDDEN_KEY "unknown key " HIDDEN
+
 static const struct {
 	const char *text;
 	const char *lines; /* "" = it is good */
@@ -99,6 +102,19 @@ static const struct {
     {"\nmax_clients = \x01\n", F ":2: control byte 0x01\n"},
     {"max_clients = '\x1B'", F ":1: control byte 0x1b\n"},
 
+    /* nothing is shown of what may be a part of a password */
+    {"database {\n uri = \"host=h\"SECRET@h/db\"\"\n}\n",
+     F ":2: syntax error: " HIDDEN F ":2: " HIDDEN_KEY},
+    {"database {\n uri = 'host=h password='SECRET' dbname=x'\n}\n",
+     F ":2: syntax error: " HIDDEN F ":2: " HIDDEN_KEY},
+    {"database {\n uri = host=h password=SECRET\n}\n",
+     F ":2: syntax error: " HIDDEN F ":2: database.uri: accepted are postgresql://..., a libpq "
+       "key=value string, or sqlite:/PATH\n"},
+    {"database {\n uri = 'host=h pw='SECRET = x\n}\n",
+     F ":2: " HIDDEN_KEY F ":2: database.uri: invalid connection option \"...\"\n"},
+    {"database { passwordfile = x }", F ":1: database.passwordfile: unknown key\n"},
+    {"passwordfile=x", F ":1: passwordfile: unknown key\n"},
+
     /* ${NAME}: CONF_TEST_SET is "7", CONF_TEST_UNSET is not set */
     {"max_clients = ${CONF_TEST_SET}", ""},
     {"max_clients = \"${CONF_TEST_SET}0\"", ""},
@@ -109,6 +125,7 @@ static const struct {
      F ":2: environment variable \"CONF_TEST_UNSET\" is not set\n"},
     {"database { password_file = '/${CONF_TEST_UNSET}' }\nmax_clients = 0",
      F ":2: max_clients: 0 is out of range 1..1000000\n"}, /* not in single quotes */
+    {"max_clients = \"${pa$:SECRET}\"\n", F ":1: environment variable ... is not set\n"},
     {"max_clients = \"${CONF_TEST_SET\"\n}", F ":1: '${' without '}'\n"},
     {"max_clients = ${CONF_TEST_SET", F ":1: '${' without '}'\n"},
 };
