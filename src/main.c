@@ -2,11 +2,13 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "config.h"
 #include "server.h"
 #include "conf/conf.h"
+#include "conf/conf_uri.h"
 #include "log/log.h"
 
 #define EXIT_USAGE 2
@@ -44,9 +46,23 @@ report(void *arg, const char *line)
 	}
 }
 
-static int
-check(const struct conf *conf)
+/* What is given for database.uri may hold a password: ps(1) shows it no longer than it must. */
+static const char *
+take_override(char *arg)
 {
+	static const char uri[] = "database.uri=";
+	char *copy = strdup(arg);
+
+	if (copy && strncmp(arg, uri, strlen(uri)) == 0)
+		memset(arg + strlen(uri), '*', strlen(arg + strlen(uri)));
+	return copy;
+}
+
+static int
+check(const struct conf *conf, const struct conf_source *source)
+{
+	if (conf_shows_password(source) && !log_is_journal(STDERR_FILENO))
+		(void)fprintf(stderr, "metric-collectord: warning: %s\n", CONF_PASSWORD_SHOWN);
 	if (log_is_journal(STDOUT_FILENO)) {
 		(void)log_open(conf->log.target, conf->log.level);
 		log_event(LOG_INFO, "configuration_ok", LOG_STR("file", conf->file));
@@ -78,7 +94,11 @@ main(int argc, char *argv[])
 					      OVERRIDES_MAX);
 				return EXIT_USAGE;
 			}
-			overrides[source.n_overrides++] = optarg;
+			overrides[source.n_overrides] = take_override(optarg);
+			if (!overrides[source.n_overrides++]) {
+				perror("metric-collectord");
+				return EXIT_FAILURE;
+			}
 			break;
 		case 't':
 			test = true;
@@ -95,13 +115,15 @@ main(int argc, char *argv[])
 		}
 	}
 	if (optind < argc) {
-		(void)fprintf(stderr, "metric-collectord: unexpected argument: %s\n", argv[optind]);
+		(void)fprintf(stderr, "metric-collectord: unexpected argument%s%s\n",
+			      conf_may_hold_secret(argv[optind]) ? "" : ": ",
+			      conf_may_hold_secret(argv[optind]) ? "" : argv[optind]);
 		usage(stderr);
 		return EXIT_USAGE;
 	}
 	if (conf_load(&source, report, NULL, &conf) < 0)
 		return test ? EXIT_FAILURE : EXIT_USAGE;
-	status = test ? check(conf) : server_run(&source, conf);
+	status = test ? check(conf, &source) : server_run(&source, conf);
 	conf_unref(conf);
 	return status;
 }

@@ -23,9 +23,11 @@
 #include "store/writer.h"
 
 #define TICK_MS 1000
-#define WRITERS_END_MS 2000   /* one that goes on hangs in a name server's answer */
-#define DISK_END_MS 2000      /* a disk that takes longer hangs */
+#define WRITERS_END_MS 2000 /* one that goes on hangs in a name server's answer */
+#define DISK_END_MS 2000    /* a disk that takes longer hangs */
+#define HOLD_MS 5000
 #define OTHER_DESCRIPTORS 256 /* beside clients: listeners, spool, database, libraries */
+#define OTHER_DESCRIPTORS_MIN 48
 
 enum server_state { SERVER_STARTING, SERVER_RUNNING, SERVER_STOPPING, SERVER_DONE };
 
@@ -38,6 +40,7 @@ struct server {
 	struct spool *spool; /* NULL without one */
 	struct queue *queue;
 	struct clients *clients;
+	unsigned most_clients; /* for whom there are descriptors */
 	struct listeners *listeners;
 	struct writers *writers; /* NULL while a reload waits for the old ones to end */
 	struct writers *ending;  /* those of the configuration before */
@@ -52,6 +55,7 @@ struct server {
 	struct loop_timer watchdog;
 	uint64_t deadline_ms;     /* of the stop */
 	uint64_t retire_until_ms; /* then ending is cut off */
+	uint64_t hold_until_ms;   /* see server_hold_listeners() */
 	uint64_t last_received;   /* for the rate in the status line */
 	bool timers_made;
 	bool at_once; /* second signal */
@@ -76,12 +80,27 @@ queue_drained(void *arg)
 		clients_resume(s->clients);
 }
 
+/*
+ * While the buffer is full, whoever finds all places taken waits unaccepted; and a little longer,
+ * since those that have a place could not finish and leave before.
+ */
+static void
+server_hold_listeners(struct server *s)
+{
+	uint64_t now_ms = clock_ms();
+
+	if (!queue_accepts(s->queue))
+		s->hold_until_ms = now_ms + HOLD_MS;
+	listeners_hold(s->listeners, clients_full(s->clients) && now_ms < s->hold_until_ms);
+}
+
 static void
 client_connected(void *arg, int fd, const struct sockaddr *sa, socklen_t len)
 {
 	struct server *s = arg;
 
 	clients_accept(s->clients, fd, sa, len);
+	server_hold_listeners(s);
 }
 
 static void
@@ -243,6 +262,7 @@ server_turn(void *arg)
 		queue_seal(s->queue);
 	}
 	queue_end_turn(s->queue);
+	server_hold_listeners(s);
 	if (s->state == SERVER_STOPPING && server_may_end(s))
 		s->state = SERVER_DONE;
 }
@@ -268,7 +288,7 @@ change_seen(void *arg, const char *key, bool restart)
 		ch->writers = true;
 }
 
-static void raise_descriptor_limit(const struct conf *conf);
+static void server_share_descriptors(struct server *s);
 
 static void
 server_apply(struct server *s, struct conf *conf)
@@ -278,12 +298,13 @@ server_apply(struct server *s, struct conf *conf)
 	conf_diff(s->conf, conf, change_seen, &ch);
 	conf_unref(s->conf);
 	s->conf = conf;
-	raise_descriptor_limit(conf);
+	server_share_descriptors(s);
 	if (log_open(conf->log.target, conf->log.level) < 0)
 		log_event(LOG_ERR, "reload_failed",
 			  LOG_STR("error", "log.target: the journal cannot be reached"));
 	queue_set_conf(s->queue, conf);
 	clients_set_conf(s->clients, conf);
+	clients_set_most(s->clients, s->most_clients);
 	clients_resume(s->clients); /* another policy may not make them wait */
 	listeners_set_conf(s->listeners, conf);
 	loop_timer_set(&s->flush, conf->batch.interval_ms, conf->batch.interval_ms);
@@ -400,25 +421,57 @@ server_watch_signals(struct server *s)
 
 /* ---- start ---- */
 
-static void
-raise_descriptor_limit(const struct conf *conf)
+/* Raises the process's limit to need; returns what it is then. */
+static rlim_t
+raise_descriptor_limit(rlim_t need)
 {
-	rlim_t need = (rlim_t)conf->max_clients + OTHER_DESCRIPTORS;
 	struct rlimit rl;
 
 	if (getrlimit(RLIMIT_NOFILE, &rl) < 0 || rl.rlim_cur >= need)
-		return;
+		return need;
 	rl.rlim_cur = need;
 	if (rl.rlim_max < need)
 		rl.rlim_max = need;
 	if (setrlimit(RLIMIT_NOFILE, &rl) == 0)
-		return;
+		return need;
 	(void)getrlimit(RLIMIT_NOFILE, &rl);
 	rl.rlim_cur = rl.rlim_max;
 	(void)setrlimit(RLIMIT_NOFILE, &rl);
-	log_event(LOG_WARNING, "descriptor_limit", LOG_U64("needed", need),
-		  LOG_U64("available", rl.rlim_max),
-		  LOG_STR("hint", "raise LimitNOFILE= or lower max_clients"));
+	return rl.rlim_cur;
+}
+
+/* Of so many descriptors, too few for all, those that clients leave alone. */
+static rlim_t
+descriptors_not_for_clients(const struct conf *conf, rlim_t limit)
+{
+	rlim_t half = limit / 2 < OTHER_DESCRIPTORS ? limit / 2 : OTHER_DESCRIPTORS;
+	rlim_t least =
+	    OTHER_DESCRIPTORS_MIN + 2 * (rlim_t)(conf->listen.n + conf->database.connections);
+
+	return half > least ? half : least;
+}
+
+/*
+ * Decides for how many clients there are descriptors: if they took the last ones, neither the
+ * spool nor the database could be opened.
+ */
+static void
+server_share_descriptors(struct server *s)
+{
+	const struct conf *conf = s->conf;
+	rlim_t need = (rlim_t)conf->max_clients + OTHER_DESCRIPTORS;
+	rlim_t limit = raise_descriptor_limit(need);
+	rlim_t others = descriptors_not_for_clients(conf, limit);
+	unsigned most = limit > others ? (unsigned)(limit - others) : 1;
+
+	if (limit >= need)
+		most = conf->max_clients;
+	if (most < conf->max_clients && most != s->most_clients)
+		log_event(LOG_WARNING, "descriptor_limit", LOG_U64("needed", need),
+			  LOG_U64("available", limit), LOG_U64("max_clients", most),
+			  LOG_STR("hint", "no more clients than these are accepted: raise "
+					  "LimitNOFILE= (ulimit -n), or lower max_clients"));
+	s->most_clients = most;
 }
 
 static int
@@ -473,6 +526,8 @@ server_start(struct server *s)
 		r = queue_new(s->conf, &s->stats, s->spool, &events, &s->queue);
 	if (r == 0)
 		r = clients_new(s->loop, s->queue, &s->stats, s->conf, &s->clients);
+	if (r == 0)
+		clients_set_most(s->clients, s->most_clients);
 	if (r == 0)
 		r = listeners_new(s->loop, s->conf, client_connected, s, &s->listeners);
 	if (r == 0)
@@ -582,7 +637,9 @@ server_run(const struct conf_source *source, struct conf *conf)
 	r = log_start(); /* from here on no reader of the log holds anybody up */
 	log_event(LOG_INFO, "starting", LOG_STR("version", PACKAGE_VERSION),
 		  LOG_U64("pid", (uint64_t)getpid()), LOG_STR("file", conf->file));
-	raise_descriptor_limit(conf);
+	if (conf_shows_password(source))
+		log_event(LOG_WARNING, "password_visible", LOG_STR("hint", CONF_PASSWORD_SHOWN));
+	server_share_descriptors(&s);
 	if (r == 0)
 		r = server_start(&s);
 	if (r == 0) {

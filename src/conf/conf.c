@@ -9,6 +9,7 @@
 
 #include "conf/conf_file.h"
 #include "conf/conf_key.h"
+#include "conf/conf_read.h"
 #include "conf/conf_uri.h"
 #include "conf/conf_value.h"
 
@@ -164,7 +165,7 @@ load_file(struct load *l)
 		return;
 	}
 	if (r < 0) {
-		report(l, "%s: %s", path, strerror(-r));
+		report(l, "%s: %s", path, conf_read_error(r));
 		return;
 	}
 	l->conf->file = strdup(path);
@@ -214,8 +215,8 @@ env_port_ok(struct load *l, const char *name, unsigned min)
 	if (!value || (r == 0 && port >= min && port <= UINT16_MAX))
 		return true;
 	(void)conf_value_show(value, shown);
-	if (r == -EINVAL)
-		report(l, "environment: %s: %s is not a port (%u..65535)", name, shown, min);
+	if (r == -EINVAL) /* what it is instead may be a password */
+		report(l, "environment: %s: is not a port (%u..65535)", name, min);
 	else
 		report(l, "environment: %s: %s is out of range %u..65535", name, shown, min);
 	return false;
@@ -308,16 +309,23 @@ load_environment(struct load *l)
 
 /* ---- -o KEY=VALUE ---- */
 
+/* What somebody gave as a key: anything else, a URL perhaps, is not shown. */
+static const char *
+shown_key(const char *text)
+{
+	return text[strspn(text, "abcdefghijklmnopqrstuvwxyz_.")] ? "..." : text;
+}
+
 static void
 load_option(struct load *l, const char *option)
 {
 	const char *equals = strchr(option, '=');
 	const struct conf_key *k;
-	char shown[CONF_VALUE_SHOWN], why[CONF_WHY_MAX], *name;
+	char why[CONF_WHY_MAX], *name;
 	int r;
 
 	if (!equals) {
-		report(l, "-o %s: is not KEY=VALUE", conf_value_show(option, shown));
+		report(l, "-o \"%s\": is not KEY=VALUE", shown_key(option));
 		return;
 	}
 	name = strndup(option, (size_t)(equals - option));
@@ -327,7 +335,7 @@ load_option(struct load *l, const char *option)
 	}
 	k = conf_key_find(name);
 	if (!k)
-		report(l, "-o %s: unknown key", name);
+		report(l, "-o %s: unknown key", shown_key(name));
 	free(name);
 	if (!k)
 		return;
@@ -485,6 +493,18 @@ conf_load(const struct conf_source *src, conf_report_fn *report_fn, void *arg, s
 	else
 		*ret = l.conf;
 	return l.error;
+}
+
+bool
+conf_shows_password(const struct conf_source *src)
+{
+	static const char uri[] = "database.uri=";
+
+	for (size_t i = 0; i < src->n_overrides; i++)
+		if (strncmp(src->overrides[i], uri, strlen(uri)) == 0 &&
+		    conf_uri_has_password(src->overrides[i] + strlen(uri)))
+			return true;
+	return false;
 }
 
 struct conf *

@@ -113,6 +113,12 @@ struct conf_source {
 typedef void conf_report_fn(void *arg, const char *line);
 int conf_load(const struct conf_source *src, conf_report_fn *report, void *arg, struct conf **ret);
 
+/* Is a password among the overrides, so that ps(1) showed it when the program began? */
+bool conf_shows_password(const struct conf_source *src);
+#define CONF_PASSWORD_SHOWN                                                                        \
+	"a password in database.uri on the command line can be seen by every user of this machine" \
+	": use database.password_file, a credential or DB_PASSWORD"
+
 struct conf *conf_ref(struct conf *c);
 void conf_unref(struct conf *c); /* NULL is fine; passwords are wiped */
 

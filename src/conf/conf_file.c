@@ -3,16 +3,16 @@
 #include <assert.h>
 #include <confuse.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "conf/conf_read.h"
 #include "conf/conf_scan.h"
+#include "conf/conf_uri.h"
 
 /* ---- problems ---- */
 
@@ -127,6 +127,7 @@ struct unknown {
 	char *name;
 	unsigned line;
 	bool is_section;
+	bool hidden; /* see may_show() */
 };
 
 struct parse {
@@ -256,6 +257,49 @@ dismiss_section(char *text, unsigned line, const char *name)
 	return true;
 }
 
+/* ---- what must not be shown ---- */
+
+#define HIDDEN "(not shown, since its line may hold a password)"
+
+/* Copies a line for conf_may_hold_secret(); NULL when memory is short. */
+static char *
+copy_line(const struct parse *p, unsigned line)
+{
+	const char *start = find_line(p->text, line);
+
+	return start ? strndup(start, strcspn(start, "\n")) : strdup("");
+}
+
+/* Does this word stand where the name of a key does: first in its line or section, before '='? */
+static bool
+stands_as_key(const char *line, const char *word)
+{
+	for (const char *at = line; (at = strstr(at, word)) != NULL; at++) {
+		const char *before = at, *behind = at + strlen(word);
+
+		while (before > line && strchr(" \t", before[-1]))
+			before--;
+		if ((before == line || strchr("{}", before[-1])) &&
+		    behind[strspn(behind, " \t")] == '=')
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A quote within a password ends the string, and what follows it is taken for names.  Only what
+ * is surely the name of a key is shown of a line that may hold a password.
+ */
+static bool
+may_show(const struct parse *p, unsigned line, const char *word)
+{
+	char *text = copy_line(p, line);
+	bool may = text && (!conf_may_hold_secret(text) || (word && stands_as_key(text, word)));
+
+	free(text);
+	return may;
+}
+
 static void
 note_unknown(struct parse *p, const char *section, unsigned line, const char *name)
 {
@@ -264,6 +308,7 @@ note_unknown(struct parse *p, const char *section, unsigned line, const char *na
 	if (p->n_unknown == UNKNOWN_MAX)
 		return;
 	u->line = line;
+	u->hidden = !may_show(p, line, name);
 	u->is_section = dismiss_section(p->text, line, name);
 	u->section = strdup(section);
 	u->name = strdup(name);
@@ -302,14 +347,16 @@ static void __attribute__((format(printf, 2, 0))) on_error(cfg_t *cfg, const cha
 		name[strlen(name) - 1] = '\0';
 		if (*name && !noted_unknown(p, section, name) && (*section || !is_section(p, name)))
 			note_unknown(p, section, line, name);
-		else if (conf_file_problem(p->f, line, "\"%s\": unknown key", name) < 0)
+		else if (conf_file_problem(p->f, line, "\"%s\": unknown key",
+					   may_show(p, line, name) ? name : "...") < 0)
 			p->error = -ENOMEM;
 	} else {
 		for (char *c = text; *c; c++) {
 			if (*c == CONF_SCAN_EMPTY) /* as it was written */
 				*c = '{';
 		}
-		if (conf_file_problem(p->f, line, "syntax error: %s", text) < 0)
+		if (conf_file_problem(p->f, line, "syntax error: %s",
+				      may_show(p, line, NULL) ? text : HIDDEN) < 0)
 			p->error = -ENOMEM;
 	}
 	free(text);
@@ -456,6 +503,8 @@ report_unknown(const struct parse *p, const struct unknown *u)
 	const char *dot = similar ? strchr(similar, '.') : NULL;
 	const char *between = *u->section ? "." : "";
 
+	if (u->hidden)
+		return conf_file_problem(p->f, u->line, "unknown key " HIDDEN);
 	if (dot && strcmp(similar, u->name) == 0)
 		return conf_file_problem(p->f, u->line, "%s: write it as %.*s { %s = ... }",
 					 u->name, (int)(dot - similar), similar, dot + 1);
@@ -494,44 +543,6 @@ parse_text(struct parse *p)
 /* ---- the file ---- */
 
 static int
-read_all(int fd, char *text, size_t size, size_t *ret)
-{
-	size_t len = 0;
-
-	for (;;) {
-		ssize_t n = read(fd, text + len, size - len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		len += (size_t)n;
-		if (len == size)
-			return -EFBIG;
-	}
-	*ret = len;
-	return 0;
-}
-
-/* The text ends with a NUL, which *ret does not count. */
-static int
-read_text(const char *path, char text[CONF_FILE_MAX + 1], size_t *ret)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	r = read_all(fd, text, CONF_FILE_MAX + 1, ret);
-	(void)close(fd);
-	if (r == 0)
-		text[*ret] = '\0';
-	return r;
-}
-
-static int
 parse_file(struct conf_file *f, char *text, size_t len, const char *const *keys, size_t n_keys)
 {
 	struct parse p = {.f = f, .keys = keys, .n_keys = n_keys, .text = text};
@@ -558,9 +569,10 @@ conf_file_read(const char *path, const char *const *keys, size_t n_keys, struct 
 	f->path = strdup(path);
 	if (!f->path)
 		goto out;
-	r = read_text(path, text, &len);
+	r = conf_read(path, text, CONF_FILE_MAX + 1, &len);
 	if (r < 0)
 		goto out;
+	text[len] = '\0';
 	r = parse_file(f, text, len, keys, n_keys);
 	if (r < 0)
 		goto out;

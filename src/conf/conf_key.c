@@ -30,7 +30,7 @@ enum type {
 
 /* Checks one string: 0, or -EINVAL with a reason, or -ENOMEM. */
 typedef int check_fn(const char *text, char why[CONF_WHY_MAX]);
-static check_fn check_listen, check_absolute, check_rollup;
+static check_fn check_listen, check_absolute, check_secret_path, check_rollup;
 
 struct conf_key {
 	const char *name;
@@ -140,7 +140,7 @@ static const struct conf_key keys[] = {
 	KEY_TEXT("database.uri", STRING, database.uri, "sqlite:/var/lib/metric-collectord/metrics.db",
 		 "postgresql://..., key=value ..., sqlite:/PATH", conf_uri_check, 0),
 	KEY_TEXT("database.password_file", STRING, database.password_file, "",
-		 "absolute path, \"\"", check_absolute, 0),
+		 "absolute path, \"\"", check_secret_path, 0),
 	KEY_COUNT("database.connections", database.connections, "1", "1", "64", "connections"),
 	KEY_BOOL("database.create", database.create, "true"),
 	KEY_BOOL("database.migrate", database.migrate, "true"),
@@ -374,6 +374,15 @@ check_absolute(const char *path, char why[CONF_WHY_MAX])
 	if (strlen(path) >= PATH_MAX - NAME_MAX) /* room for the files in it */
 		return why_not(why, "the path is too long");
 	return 0;
+}
+
+/* Not shown where it is no path: somebody may have written the password itself. */
+static int
+check_secret_path(const char *path, char why[CONF_WHY_MAX])
+{
+	if (path[0] != '\0' && path[0] != '/')
+		return why_not(why, "needs the absolute path of a file, or \"\"");
+	return check_absolute(path, why);
 }
 
 static int

@@ -69,6 +69,16 @@ scan_block_comment(struct scan *s)
 	scan_blank(s);
 }
 
+/* What else stands there may be a part of a password. */
+static bool
+is_variable(const char *name)
+{
+	static const char chars[] =
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_";
+
+	return name[strspn(name, chars)] == '\0';
+}
+
 /* At "${NAME}" or "${NAME:-default}". */
 static void
 scan_variable(struct scan *s)
@@ -89,7 +99,7 @@ scan_variable(struct scan *s)
 	colon = strstr(name, ":-");
 	if (!colon && !getenv(name))
 		SCAN_PROBLEM(s, s->line, "environment variable %s is not set",
-			     conf_value_show(name, shown));
+			     is_variable(name) ? conf_value_show(name, shown) : "...");
 	free(name);
 	s->p += len + 1;
 }

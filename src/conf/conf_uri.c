@@ -1,7 +1,6 @@
 #include "conf/conf_uri.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <libpq-fe.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -9,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
+#include "conf/conf_read.h"
 #include "conf/conf_value.h"
 
 #define SQLITE "sqlite:"
@@ -77,7 +76,7 @@ check_scheme(const char *uri, char why[CONF_WHY_MAX])
 static void
 explain(const char *uri, const char *message, char why[CONF_WHY_MAX])
 {
-	bool secret = is_postgres_url(uri) || strcasestr(uri, "pass");
+	bool secret = conf_may_hold_secret(uri);
 	bool quoted = false;
 	size_t len = 0;
 
@@ -94,16 +93,106 @@ explain(const char *uri, const char *message, char why[CONF_WHY_MAX])
 	why[len] = '\0';
 }
 
+/*
+ * Does libpq find the parts of this URL elsewhere than whoever wrote it?  It ends user and password
+ * at the first '@', and takes them for host and port where a '/' comes before that.
+ */
+static bool
+is_misread(const char *url)
+{
+	const char *p = strstr(url, "://") + strlen("://");
+	size_t len = strcspn(p, "?");
+	const char *at = memchr(p, '@', len), *slash = memchr(p, '/', len);
+
+	return at && ((slash && slash < at) || memchr(at + 1, '@', len - (size_t)(at + 1 - p)));
+}
+
+static bool
+is_no_url(const char *name)
+{
+	return !strstr(name, "://");
+}
+
+/* "/directory" and "@name" are unix sockets. */
+static bool
+is_host(const char *host)
+{
+	return *host == '/' || (!strchr(*host == '@' ? host + 1 : host, '@') && is_no_url(host));
+}
+
+static bool
+is_port(const char *port)
+{
+	uint64_t number;
+
+	return !*port ||
+	       (strspn(port, "0123456789") == strlen(port) &&
+		conf_value_integer(port, &number) == 0 && number >= 1 && number <= UINT16_MAX);
+}
+
+/* Are all items of a list between commas of that kind?  Errors in memory are nobody's fault. */
+static bool
+each_is(const char *list, bool (*is)(const char *item))
+{
+	char *copy = strdup(list), *rest = copy, *item;
+	bool good = true;
+
+	while (good && (item = strsep(&rest, ",")) != NULL)
+		good = is(item);
+	free(copy);
+	return good;
+}
+
+/*
+ * Each of these would be looked up, connected to or asked for at each try, and would then stand in
+ * the log: where it is not what it should be, it is likely to be a password, or to hold one.
+ */
+static const struct {
+	const char *keyword;
+	bool (*is)(const char *item);
+	const char *what;
+} parts[] = {
+    {"host", is_host, "a host holds an '@'"},
+    {"hostaddr", is_host, "an address holds an '@'"},
+    {"port", is_port, "a port is not a number from 1 to 65535"},
+    {"dbname", is_no_url, "the name of the database is a URL"},
+    {"user", is_no_url, "the name of the user is a URL"},
+};
+
+static const char write_as[] =
+    " (in a URL, ':', '/' and '@' of a user or a password are %3A, %2F and %40)";
+
+static int
+check_parts(const PQconninfoOption *o, char why[CONF_WHY_MAX])
+{
+	for (; o->keyword; o++) {
+		for (size_t i = 0; o->val && i < sizeof(parts) / sizeof(parts[0]); i++) {
+			if (strcmp(parts[i].keyword, o->keyword) != 0 ||
+			    each_is(o->val, parts[i].is))
+				continue;
+			(void)snprintf(why, CONF_WHY_MAX, "%s%s", parts[i].what, write_as);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
 static int
 check_conninfo(const char *uri, char why[CONF_WHY_MAX])
 {
 	PQconninfoOption *options;
 	char *message = NULL;
+	int r;
 
+	if (is_postgres_url(uri) && is_misread(uri)) {
+		(void)snprintf(why, CONF_WHY_MAX, "an '@' stands where none can be%s", write_as);
+		return -EINVAL;
+	}
 	options = PQconninfoParse(uri, &message);
 	if (options) {
+		r = check_parts(options, why);
 		PQconninfoFree(options);
-		return 0;
+		return r;
 	}
 	if (!message)
 		return -ENOMEM;
@@ -126,6 +215,27 @@ conf_uri_check(const char *uri, char why[CONF_WHY_MAX])
 		return check_conninfo(uri, why);
 	(void)snprintf(why, CONF_WHY_MAX, "accepted are " ACCEPTED);
 	return -EINVAL;
+}
+
+/* ---- secrets ---- */
+
+bool
+conf_may_hold_secret(const char *text)
+{
+	return strstr(text, "://") || strchr(text, '@') || strcasestr(text, "pass") ||
+	       strcasestr(text, "pw");
+}
+
+bool
+conf_uri_has_password(const char *uri)
+{
+	PQconninfoOption *options = PQconninfoParse(uri, NULL);
+	bool has = false;
+
+	for (const PQconninfoOption *o = options; o && o->keyword; o++)
+		has |= *o->dispchar == '*' && o->val && *o->val;
+	PQconninfoFree(options);
+	return has;
 }
 
 /* ---- key=value strings ---- */
@@ -167,31 +277,6 @@ conf_uri_join(const struct conf_keyword *words, size_t n)
 
 /* ---- passwords ---- */
 
-/* Returns the length, or -errno; -EFBIG when the file does not fit. */
-static ssize_t
-read_small(const char *path, char *buf, size_t size)
-{
-	size_t len = 0;
-	ssize_t n;
-	int fd;
-
-	/* Nonblocking, for a FIFO that nobody writes to. */
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0)
-		return -errno;
-	do {
-		n = read(fd, buf + len, size - len);
-		if (n > 0)
-			len += (size_t)n;
-	} while ((n > 0 && len < size) || (n < 0 && errno == EINTR));
-	if (n < 0)
-		n = -errno;
-	(void)close(fd);
-	if (n < 0)
-		return n;
-	return len == size ? -EFBIG : (ssize_t)len;
-}
-
 static int
 check_password(char *buf, size_t len, char why[CONF_WHY_MAX])
 {
@@ -216,20 +301,20 @@ int
 conf_password_read(const char *path, char **ret, char why[CONF_WHY_MAX])
 {
 	char buf[CONF_PASSWORD_MAX + 3]; /* "\r\n" and a byte that shows that there is more */
-	ssize_t len;
-	int r = -EINVAL;
+	size_t len;
+	int r = conf_read(path, buf, sizeof(buf) - 1, &len);
 
-	len = read_small(path, buf, sizeof(buf) - 1);
-	if (len == -EFBIG) {
-		(void)snprintf(why, CONF_WHY_MAX, "is longer than %d bytes", CONF_PASSWORD_MAX);
-		goto out;
-	}
-	if (len < 0) {
-		(void)snprintf(why, CONF_WHY_MAX, "cannot be read: %s", strerror((int)-len));
+	if (r < 0) {
+		if (r == -EFBIG)
+			(void)snprintf(why, CONF_WHY_MAX, "is longer than %d bytes",
+				       CONF_PASSWORD_MAX);
+		else
+			(void)snprintf(why, CONF_WHY_MAX, "cannot be read: %s", conf_read_error(r));
+		r = -EINVAL;
 		goto out;
 	}
 	buf[len] = '\0';
-	r = check_password(buf, (size_t)len, why);
+	r = check_password(buf, len, why);
 	if (r < 0)
 		goto out;
 	*ret = strdup(buf);

@@ -6,12 +6,19 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define CONF_WHY_MAX 400 /* a reason with its NUL */
 
 /* Returns 0, or -EINVAL with a reason in why, or -ENOMEM. */
 int conf_uri_check(const char *uri, char why[CONF_WHY_MAX]);
+
+/* Is there a password in it?  False for what is no connection string. */
+bool conf_uri_has_password(const char *uri);
+
+/* Text of which nothing may be shown unless it is known to be harmless: of a URL, say. */
+bool conf_may_hold_secret(const char *text);
 
 /* The path of a checked uri: points into it; NULL when it is not SQLite's. */
 const char *conf_uri_sqlite_path(const char *uri);

@@ -30,6 +30,7 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "base/clock.h"
 #include "log/log.h"
@@ -147,6 +148,7 @@ client_consume(struct client *c, size_t len)
 	const uint8_t *buf = c->set->buffer;
 	size_t done = 0, used;
 
+	c->parsing = true;
 	do {
 		used = client_step(c, buf + done, len - done, &window);
 		done += used;
@@ -156,6 +158,9 @@ client_consume(struct client *c, size_t len)
 	if (c->state != CLIENT_CLOSED &&
 	    rest_set(&c->rest, buf + done, len - done, !client_may_ask(c), &c->set->rest_heap) < 0)
 		client_close(c, "error");
+	if (c->state == CLIENT_CLOSED)
+		client_truncated(c, buf + done, len - done);
+	c->parsing = false;
 }
 
 void
@@ -175,15 +180,13 @@ client_go_on(struct client *c)
 static void
 client_eof(struct client *c, const char *reason)
 {
-	char peer[ADDRESS_TEXT_MAX];
-
-	if (c->rest.len)
-		refusal_report_truncated(c->set->stats, client_name(c, peer), rest_bytes(&c->rest),
-					 c->rest.len);
-	if (c->answers.open)
-		c->state = CLIENT_ENDING;
-	else
+	if (!c->answers.open) {
 		client_close(c, reason);
+		return;
+	}
+	client_truncated(c, rest_bytes(&c->rest), c->rest.len);
+	rest_clear(&c->rest, &c->set->rest_heap);
+	c->state = CLIENT_ENDING;
 }
 
 static bool
@@ -221,6 +224,28 @@ client_read(struct client *c)
 	return client_may_read(c);
 }
 
+/*
+ * The end of one that is paused.  After a reset (EPIPE is one that came behind the end of the
+ * stream) nobody counts on what is unread; otherwise that is read when there is room, and until
+ * then the end, which would be reported in each turn, is listened for no more.
+ */
+static void
+client_left(struct client *c, unsigned events)
+{
+	int error = 0, unread = 0;
+	socklen_t len = sizeof(error);
+
+	if (events & LOOP_HANGUP)
+		(void)getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len);
+	(void)ioctl(c->fd, FIONREAD, &unread);
+	if (error && error != EPIPE)
+		client_close(c, "error");
+	else if (!unread)
+		client_eof(c, "eof");
+	else
+		c->told |= events & LOOP_HANGUP ? LOOP_HANGUP | LOOP_END : LOOP_END;
+}
+
 static void
 client_ready(void *arg, unsigned events)
 {
@@ -231,17 +256,38 @@ client_ready(void *arg, unsigned events)
 		answers_mute(&c->answers);
 	else if (events & LOOP_WRITE)
 		client_send(c);
+	if (events & (LOOP_END | LOOP_HANGUP) && c->state == CLIENT_PAUSED)
+		client_left(c, events);
 	client_go_on(c);
 	if (events & (LOOP_READ | LOOP_HANGUP) && client_may_read(c))
 		(void)client_read(c);
 	client_settle(c);
 }
 
+static void
+set_option(int fd, int level, int option, int value)
+{
+	(void)setsockopt(fd, level, option, &value, sizeof(value));
+}
+
+/*
+ * No TCP_USER_TIMEOUT: it would also end those that live, and take no answers for a while.  What
+ * was sent to one that is gone, and is not acknowledged, ends it by the kernel's own limit.
+ */
+static void
+set_tcp_options(int fd)
+{
+	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, CLIENT_KEEP_IDLE_S);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, CLIENT_KEEP_PROBE_S);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, CLIENT_KEEP_PROBES);
+}
+
 int
 client_new(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t len)
 {
 	struct client *c = calloc(1, sizeof(*c));
-	int on = 1;
 	int r;
 
 	if (!c)
@@ -253,8 +299,7 @@ client_new(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t len)
 	if (sa->sa_family == AF_INET || sa->sa_family == AF_INET6) {
 		c->peer_len = len < sizeof(c->peer) ? len : (socklen_t)sizeof(c->peer);
 		memcpy(&c->peer, sa, c->peer_len);
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+		set_tcp_options(fd);
 	} else {
 		c->peer.sin6_family = AF_UNIX;
 		c->peer_len = sizeof(sa_family_t);

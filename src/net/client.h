@@ -9,6 +9,9 @@
  *
  * ENDING: nothing is read any more.  What was read is dealt with, and the client closes once its
  * last question has its answer.
+ *
+ * Whoever is not read is watched all the same for its end: a peer that is gone (reset, or silent to
+ * the keepalive) keeps no place.  What it has sent before an orderly end stays to be read.
  */
 #pragma once
 
@@ -21,6 +24,11 @@
 #include "net/rest.h"
 
 #define CLIENT_READ_SIZE ((size_t)256 * 1024)
+
+/* A peer that is gone without a word is given up after KEEP_IDLE_S + KEEP_PROBES * KEEP_PROBE_S. */
+#define CLIENT_KEEP_IDLE_S 60
+#define CLIENT_KEEP_PROBE_S 10
+#define CLIENT_KEEP_PROBES 3
 
 enum client_state { CLIENT_OPEN, CLIENT_PAUSED, CLIENT_ENDING, CLIENT_CLOSED };
 
@@ -36,6 +44,8 @@ struct client {
 	uint64_t refused_since_question;
 	unsigned refused_in_row;
 	unsigned drain_reads; /* how often it was read at stop */
+	unsigned told; /* LOOP_END, LOOP_HANGUP: heard while paused, and listened for no more */
+	bool parsing;  /* its bytes are in the shared buffer, and its rest is among them */
 
 	struct answers answers;
 	struct rest rest;
@@ -50,6 +60,7 @@ struct clients {
 	struct queue *queue; /* borrowed */
 	struct stats *stats; /* borrowed */
 	struct conf *conf;   /* a reference */
+	unsigned most;       /* see clients_set_most() */
 	struct client *oldest, *newest;
 	struct client *dead; /* closed in this turn */
 
@@ -100,6 +111,9 @@ void client_told(void *arg, bool ok);
 void client_settle(struct client *c);
 
 void client_resume(struct client *c); /* if it is paused; reads nothing */
+
+/* These bytes of it come to nothing: if they end with half a frame, that is counted. */
+void client_truncated(struct client *c, const uint8_t *p, size_t len);
 
 /* Closes the socket at once; the memory goes at the end of the turn. */
 void client_close(struct client *c, const char *reason);

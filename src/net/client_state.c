@@ -9,6 +9,8 @@
 
 #include "base/clock.h"
 #include "log/log.h"
+#include "net/refusal.h"
+#include "wire/frame.h"
 
 /* ---- lists of the set ---- */
 
@@ -109,10 +111,11 @@ client_events(const struct client *c)
 
 	switch (c->state) {
 	case CLIENT_OPEN:
-		return write | (client_may_ask(c) ? LOOP_READ : 0);
+		return write | (client_may_ask(c) ? LOOP_READ : LOOP_HANGUP);
 	case CLIENT_PAUSED: /* the queue is full: TCP holds the sender back */
+		return write | ((LOOP_HANGUP | LOOP_END) & ~c->told);
 	case CLIENT_ENDING:
-		return write;
+		return write | LOOP_HANGUP;
 	case CLIENT_CLOSED:
 		return 0;
 	}
@@ -136,6 +139,28 @@ log_disconnect(const struct client *c, const char *reason)
 			  LOG_STR("reason", reason));
 }
 
+/* How many of these bytes are whole frames. */
+static size_t
+whole_frames(const uint8_t *p, size_t len)
+{
+	size_t at = 0;
+
+	while (len - at >= FRAME_NAME_AT && len - at >= frame_size_at(p + at))
+		at += frame_size_at(p + at);
+	return at;
+}
+
+void
+client_truncated(struct client *c, const uint8_t *p, size_t len)
+{
+	size_t whole = whole_frames(p, len);
+	char peer[ADDRESS_TEXT_MAX];
+
+	if (whole < len)
+		refusal_report_truncated(c->set->stats, client_name(c, peer), p + whole,
+					 len - whole);
+}
+
 void
 client_close(struct client *c, const char *reason)
 {
@@ -143,6 +168,8 @@ client_close(struct client *c, const char *reason)
 
 	if (c->state == CLIENT_CLOSED)
 		return;
+	if (!c->parsing)
+		client_truncated(c, rest_bytes(&c->rest), c->rest.len);
 	log_disconnect(c, reason);
 	c->state = CLIENT_CLOSED;
 	(void)loop_io_set(&c->io, c->fd, 0);

@@ -1,6 +1,7 @@
 #include "net/clients.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -43,6 +44,18 @@ allowed(const struct conf *conf, const struct sockaddr *sa)
 	return conf->n_allow == 0;
 }
 
+bool
+clients_full(const struct clients *cs)
+{
+	return cs->stats->clients >= cs->conf->max_clients || cs->stats->clients >= cs->most;
+}
+
+void
+clients_set_most(struct clients *cs, unsigned most)
+{
+	cs->most = most;
+}
+
 void
 clients_accept(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t len)
 {
@@ -51,7 +64,7 @@ clients_accept(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t 
 
 	if (!allowed(cs->conf, sa))
 		why = "not_allowed";
-	else if (cs->stats->clients >= cs->conf->max_clients)
+	else if (clients_full(cs))
 		why = "max_clients";
 	else if (client_new(cs, fd, sa, len) < 0)
 		why = "out_of_memory";
@@ -80,6 +93,7 @@ clients_new(struct loop *loop, struct queue *q, struct stats *stats, struct conf
 	cs->queue = q;
 	cs->stats = stats;
 	cs->conf = conf_ref(conf);
+	cs->most = UINT_MAX;
 	cs->answers = (struct answers_common){.queue = q, .stats = stats, .fn = client_told};
 	cs->buffer = malloc(REST_SMALL + CLIENT_READ_SIZE);
 	r = cs->buffer ? loop_event_init(loop, &cs->go_on, go_on, cs) : -ENOMEM;

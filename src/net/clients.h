@@ -6,12 +6,14 @@
  * most), so that an idle one costs less than 1 KiB.
  *
  * Answers are sent in the order of the questions.  A client with CLIENT_SYNCS_MAX questions
- * open is not read until it takes answers.
+ * open is not read until it takes answers.  So questions cost 40 KiB a client at the most, and what
+ * was read behind them REST_HEAP_MAX for all clients together.
  *
  * Everything here runs in the loop thread.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
 
@@ -34,6 +36,12 @@ void clients_free(struct clients *cs); /* closes all; NULL is fine */
 
 /* Applies changed settings to the connections that are open, too. */
 void clients_set_conf(struct clients *cs, struct conf *conf);
+
+/* So many at the most, whatever max_clients says: descriptors may be fewer. */
+void clients_set_most(struct clients *cs, unsigned most);
+
+/* Are all places taken?  Who is accepted now is closed. */
+bool clients_full(const struct clients *cs);
 
 /* Takes a connected socket; closes it when the peer is not allowed or max_clients is reached. */
 void clients_accept(struct clients *cs, int fd, const struct sockaddr *sa, socklen_t len);

@@ -24,6 +24,7 @@ struct listener {
 	int fd;
 	bool inherited;
 	bool calling;      /* fn runs: l must live on */
+	bool held;         /* see listener_hold() */
 	unsigned pause_ms; /* of the last pause; 0 once a connection was accepted */
 	struct address bound;
 	char path[PATH_SIZE]; /* of the socket file that is ours; "" when there is none */
@@ -202,7 +203,7 @@ error_passes(int error)
 static int
 accept_some(struct listener *l, unsigned max)
 {
-	for (; max > 0 && l->fd >= 0; max--) {
+	for (; max > 0 && l->fd >= 0 && !l->held; max--) {
 		struct sockaddr_storage sa;
 		socklen_t len = sizeof(sa);
 		int fd = accept4(l->fd, (struct sockaddr *)&sa, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -245,10 +246,20 @@ static void
 listener_resume(void *arg)
 {
 	struct listener *l = arg;
-	int r = loop_io_set(&l->io, l->fd, LOOP_READ);
+	int r = l->held ? 0 : loop_io_set(&l->io, l->fd, LOOP_READ);
 
 	if (r < 0)
 		listener_pause(l, r);
+}
+
+void
+listener_hold(struct listener *l, bool hold)
+{
+	l->held = hold;
+	if (hold)
+		(void)loop_io_set(&l->io, l->fd, 0);
+	else
+		listener_resume(l); /* if descriptors are short, it will pause again */
 }
 
 static void

@@ -29,7 +29,7 @@ struct listener;
 
 /*
  * Gets a connected socket, which it owns from now on, and the peer's address.  It may call
- * listener_stop(), but not listener_free().
+ * listener_stop() and listener_hold(), but not listener_free().
  */
 typedef void listener_accept_fn(void *arg, int fd, const struct sockaddr *sa, socklen_t len);
 
@@ -51,6 +51,9 @@ int listener_inherit(struct loop *loop, int fd, listener_accept_fn *fn, void *ar
  * what waits on it is for the next process that gets it.
  */
 void listener_stop(struct listener *l, unsigned max);
+
+/* Leaves those that connect in the backlog for as long as hold is true. */
+void listener_hold(struct listener *l, bool hold);
 
 void listener_free(struct listener *l); /* closes without accepting; NULL is fine */
 

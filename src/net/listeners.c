@@ -24,6 +24,7 @@ struct listeners {
 	void *arg;
 	struct entry *entries;
 	bool inherited;
+	bool held;
 };
 
 static void
@@ -43,6 +44,8 @@ entry_add(struct listeners *ls, struct entry *e, const char *name)
 
 	e->next = ls->entries;
 	ls->entries = e;
+	if (ls->held)
+		listener_hold(e->listener, true);
 	log_event(LOG_INFO, "listening", LOG_STR("address", listener_address(e->listener, buf)),
 		  LOG_STR("name", name));
 }
@@ -276,6 +279,21 @@ listeners_set_conf(struct listeners *ls, const struct conf *conf)
 	free(old);
 	for (struct entry *e = ls->entries; e; e = e->next)
 		e->wanted = false;
+}
+
+void
+listeners_hold(struct listeners *ls, bool hold)
+{
+	if (hold == ls->held)
+		return;
+	ls->held = hold;
+	for (struct entry *e = ls->entries; e; e = e->next)
+		listener_hold(e->listener, hold);
+	if (hold)
+		log_event_limited(LOG_WARNING, "accept_paused/held", "accept_paused",
+				  LOG_STR("error", "max_clients are connected, and the buffer is "
+						   "full"),
+				  LOG_STR("hint", "connections wait until there is room again"));
 }
 
 void

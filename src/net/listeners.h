@@ -28,6 +28,11 @@ void listeners_free(struct listeners *ls); /* NULL is fine */
 void listeners_set_conf(struct listeners *ls, const struct conf *conf);
 
 /*
+ * Nobody is accepted as long as hold is true, which accept_paused {error, hint} says when it begins.
+ */
+void listeners_hold(struct listeners *ls, bool hold);
+
+/*
  * Stop: takes the connections that wait already, then closes.  Those that wait on sockets
  * of systemd's stay there for the next start.
  */

@@ -103,7 +103,7 @@ loop_io_set(struct loop_io *io, int fd, unsigned events)
 	struct loop *l = io->loop;
 	int r;
 
-	events &= LOOP_READ | LOOP_WRITE;
+	events &= LOOP_READ | LOOP_WRITE | LOOP_HANGUP | LOOP_END;
 	if (io->fd >= 0 && (!events || fd != io->fd))
 		unwatch(io);
 	if (!events || (io->fd >= 0 && events == io->events))

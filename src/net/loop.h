@@ -21,7 +21,8 @@
 
 #define LOOP_READ 0x1u
 #define LOOP_WRITE 0x2u
-#define LOOP_HANGUP 0x4u /* error or both directions closed: always reported, never asked for */
+#define LOOP_HANGUP 0x4u /* error, or both directions closed: reported whatever is asked for */
+#define LOOP_END 0x8u    /* the peer sends no more: what is unread is all that there is */
 
 #define LOOP_HOOKS_MAX 8
 
@@ -51,8 +52,10 @@ void loop_io_init(struct loop *l, struct loop_io *io, loop_io_fn *fn, void *arg)
 
 /*
  * Watches fd for events instead of what io watched before; 0 stops watching.
- * A hang-up comes as LOOP_HANGUP, with LOOP_READ if that is asked for.  Returns 0 or
- * a negative errno; then a mask is unchanged, and a new fd is not watched.
+ * A hang-up comes as LOOP_HANGUP, with LOOP_READ if that is asked for; LOOP_HANGUP alone watches
+ * for nothing else.  Like all readiness it is reported in each turn, so that a callback that
+ * leaves it at that stops watching.  Returns 0 or a negative errno; then a mask is unchanged,
+ * and a new fd is not watched.
  */
 int loop_io_set(struct loop_io *io, int fd, unsigned events);
 

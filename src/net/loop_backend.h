@@ -40,7 +40,8 @@ extern const struct loop_ops loop_ops_poll;
 static inline short
 loop_to_poll(unsigned events)
 {
-	return (short)((events & LOOP_READ ? POLLIN : 0) | (events & LOOP_WRITE ? POLLOUT : 0));
+	return (short)((events & LOOP_READ ? POLLIN : 0) | (events & LOOP_WRITE ? POLLOUT : 0) |
+		       (events & LOOP_END ? POLLRDHUP : 0));
 }
 
 /*
@@ -56,6 +57,8 @@ loop_from_poll(unsigned revents)
 		events |= LOOP_READ;
 	if (revents & POLLOUT)
 		events |= LOOP_WRITE;
+	if (revents & POLLRDHUP)
+		events |= LOOP_END;
 	if (revents & (POLLHUP | POLLERR | POLLNVAL))
 		events |= LOOP_HANGUP | LOOP_READ;
 	return events;

@@ -14,7 +14,8 @@
 #include <unistd.h>
 
 _Static_assert((unsigned)EPOLLIN == POLLIN && (unsigned)EPOLLOUT == POLLOUT &&
-		   (unsigned)EPOLLHUP == POLLHUP && (unsigned)EPOLLERR == POLLERR,
+		   (unsigned)EPOLLHUP == POLLHUP && (unsigned)EPOLLERR == POLLERR &&
+		   (unsigned)EPOLLRDHUP == POLLRDHUP,
 	       "epoll's bits are poll's");
 
 struct epoll_state {

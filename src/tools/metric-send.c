@@ -4,9 +4,11 @@
  * Also the smallest complete sender of the protocol: connect, write frames and,
  * where it must be known that they are safe, a sync frame and read its answer.
  */
+#include <ctype.h>
 #include <err.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <netdb.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -26,6 +28,7 @@
 
 #define EXIT_USAGE 2
 #define TIMEOUT_S 30
+#define LINE_SIZE 4096 /* with the NUL: name, value and timestamp take a tenth of it */
 
 struct options {
 	unsigned sync_level; /* 0 = do not ask */
@@ -48,16 +51,17 @@ usage(FILE *out)
 	    "  -w SECONDS how long to wait for the collector (30)\n");
 }
 
-/* Returns false, having said why, when text is not a number from min to max. */
+/* Returns false, having said why, when text is not a number from min to max: digits, that is. */
 static bool
 parse_u64(const char *text, const char *what, uint64_t min, uint64_t max, uint64_t *ret)
 {
-	char *end;
-	uint64_t v;
+	bool good = *text != '\0';
+	uint64_t v = 0;
 
-	errno = 0;
-	v = strtoull(text, &end, 10);
-	if (errno || end == text || *end || strchr(text, '-') || v < min || v > max) {
+	for (const char *p = text; good && *p; p++)
+		good = *p >= '0' && *p <= '9' && !__builtin_mul_overflow(v, 10, &v) &&
+		       !__builtin_add_overflow(v, (uint64_t)(*p - '0'), &v);
+	if (!good || v < min || v > max) {
 		warnx("%s: %s is not a number from %" PRIu64 " to %" PRIu64, what, text, min, max);
 		return false;
 	}
@@ -65,16 +69,23 @@ parse_u64(const char *text, const char *what, uint64_t min, uint64_t max, uint64
 	return true;
 }
 
+/* Whoever means infinity writes it: "1e999" is not sent as that, nor "1e-999" as 0. */
 static bool
 parse_value(const char *text, double *ret)
 {
 	char *end;
 
+	errno = 0;
 	*ret = strtod(text, &end);
-	if (end != text && !*end)
-		return true;
-	warnx("value: %s is not a number", text);
-	return false;
+	if (end == text || *end) {
+		warnx("value: %s is not a number", text);
+		return false;
+	}
+	if (errno == ERANGE && (isinf(*ret) || *ret == 0)) {
+		warnx("value: %s is out of the range of 64-bit floating-point numbers", text);
+		return false;
+	}
+	return true;
 }
 
 static bool
@@ -126,6 +137,29 @@ send_line(FILE *out, char *line)
 	return send_metric(out, name, value, time);
 }
 
+/*
+ * Reads a line, without its newline; false at the end of the input.  What cannot be a metric is
+ * skipped in the same bounded memory, and *why says what it is.
+ */
+static bool
+read_line(FILE *in, char line[LINE_SIZE], const char **why)
+{
+	size_t len = 0;
+	int c;
+
+	*why = NULL;
+	while ((c = getc_unlocked(in)) != EOF && c != '\n') {
+		if (c == '\0')
+			*why = "holds a NUL byte";
+		else if (len == LINE_SIZE - 1)
+			*why = "is too long";
+		else
+			line[len++] = (char)c;
+	}
+	line[len] = '\0';
+	return c != EOF || len > 0 || *why;
+}
+
 /* What is wrong is said and left out; returns whether all was well. */
 static bool
 send_lines(FILE *out, FILE *in)
@@ -134,13 +168,15 @@ send_lines(FILE *out, FILE *in)
 	/* What comes out of a pipe may come slowly: it is not held back. */
 	bool prompt = fstat(fileno(in), &st) < 0 || !S_ISREG(st.st_mode);
 	unsigned long number = 0;
-	char *line = NULL;
-	size_t size = 0;
+	char line[LINE_SIZE];
+	const char *why;
 	bool ok = true;
 
-	while (getline(&line, &size, in) >= 0) {
+	while (read_line(in, line, &why)) {
 		number++;
-		if (!send_line(out, line)) {
+		if (why)
+			warnx("the line %s", why);
+		if (why || !send_line(out, line)) {
 			warnx("line %lu was left out", number);
 			ok = false;
 		}
@@ -149,7 +185,6 @@ send_lines(FILE *out, FILE *in)
 	}
 	if (ferror(in))
 		err(EXIT_FAILURE, "reading");
-	free(line);
 	return ok;
 }
 
@@ -213,6 +248,15 @@ connect_unix(const struct options *o)
 	return connect_to(AF_UNIX, (const struct sockaddr *)&a.sa, a.len, o->timeout_s);
 }
 
+/* getaddrinfo() would take a number modulo 65536.  Names of services are its own business. */
+static bool
+check_port(const char *port)
+{
+	uint64_t number;
+
+	return isalpha((unsigned char)*port) || parse_u64(port, "port", 1, UINT16_MAX, &number);
+}
+
 /* Names are resolved here, which the daemon never does; each address is tried in turn. */
 static int
 connect_tcp(const struct options *o)
@@ -226,6 +270,8 @@ connect_tcp(const struct options *o)
 
 	if (!colon || colon == o->address || !colon[1])
 		errx(EXIT_USAGE, "%s: not HOST:PORT, [V6]:PORT or unix:/path", o->address);
+	if (!check_port(colon + 1))
+		exit(EXIT_USAGE);
 	if (o->address[0] == '[' && colon[-1] == ']')
 		host = strndup(o->address + 1, (size_t)(colon - o->address) - 2);
 	else

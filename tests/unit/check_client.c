@@ -1,207 +1,7 @@
-/* check_client.c - connections over socket pairs, with the real loop and queue. */
-#include <check.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
+/* check_client.c - what connections send, and what they are answered. */
 #include <time.h>
-#include <unistd.h>
 
-#include "net/clients.h"
-#include "wire/bytes.h"
-#include "wire/frame.h"
-
-#define TURNS_MAX 100000 /* each waits at most 10 ms */
-
-static struct conf conf;
-static struct stats stats;
-static struct loop *loop;
-static struct queue *queue;
-static struct clients *clients;
-static const atomic_int running = 0;
-
-static void
-on_drained(void *arg)
-{
-	(void)arg;
-	clients_resume(clients);
-}
-
-static void
-on_wake(void *arg)
-{
-	(void)arg;
-}
-
-static void
-on_turn(void *arg)
-{
-	(void)arg;
-	queue_end_turn(queue);
-}
-
-static void
-setup(void)
-{
-	static const struct queue_events events = {on_drained, on_wake, NULL};
-
-	memset(&conf, 0, sizeof(conf));
-	memset(&stats, 0, sizeof(stats));
-	conf.refs = 1;
-	conf.max_clients = 100;
-	conf.max_invalid_frames = 5;
-	conf.batch.max_rows = 100000;
-	conf.batch.max_bytes = 1 << 20;
-	conf.buffer.memory_limit = 16 << 20;
-	conf.log.level = LOG_ERR;
-	log_set_level(LOG_ERR);
-	ck_assert_int_eq(loop_new(LOOP_DEFAULT, &loop), 0);
-	ck_assert_int_eq(queue_new(&conf, &stats, NULL, &events, &queue), 0);
-	ck_assert_int_eq(clients_new(loop, queue, &stats, conf_ref(&conf), &clients), 0);
-	loop_on_turn(loop, on_turn, NULL);
-}
-
-static void
-teardown(void)
-{
-	clients_free(clients);
-	ck_assert(queue_close(queue, 0));
-	queue_free(queue);
-	loop_free(loop);
-}
-
-static int
-connect_client(void)
-{
-	struct sockaddr sa = {.sa_family = AF_UNIX};
-	int fds[2];
-
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds),
-			 0);
-	clients_accept(clients, fds[0], &sa, sizeof(sa_family_t));
-	return fds[1];
-}
-
-/* Turns the loop until counter has reached at least n. */
-static void
-await(const uint64_t *counter, uint64_t n)
-{
-	for (unsigned i = 0; i < TURNS_MAX && *counter < n; i++)
-		ck_assert_int_eq(loop_turn(loop, 10), 0);
-	ck_assert_uint_eq(*counter, n);
-}
-
-static void
-send_all(int fd, const void *p, size_t len)
-{
-	const uint8_t *at = p;
-
-	while (len) {
-		ssize_t n = send(fd, at, len, MSG_NOSIGNAL);
-
-		if (n > 0) {
-			at += n;
-			len -= (size_t)n;
-			continue;
-		}
-		ck_assert_int_eq(errno, EAGAIN);
-		ck_assert_int_eq(loop_turn(loop, 10), 0);
-	}
-}
-
-static size_t
-add_metric(uint8_t *p, uint64_t i)
-{
-	return frame_encode(p, i, "metric", 6, (double)i);
-}
-
-/* A frame that must be refused, and is no sync frame. */
-static size_t
-add_empty_name(uint8_t *p)
-{
-	memset(p, 0, FRAME_FIXED);
-	return FRAME_FIXED;
-}
-
-static void
-send_metrics(int fd, uint64_t n)
-{
-	uint8_t *buf = malloc(n * FRAME_MAX);
-	size_t len = 0;
-
-	for (uint64_t i = 0; i < n; i++)
-		len += add_metric(buf + len, i);
-	send_all(fd, buf, len);
-	free(buf);
-}
-
-static void
-send_sync(int fd, uint64_t token, uint8_t level)
-{
-	uint8_t buf[FRAME_FIXED];
-
-	send_all(fd, buf, frame_encode_sync(buf, token, level));
-}
-
-/* Stores everything that is sealed, as a writer would. */
-static void
-store_all(void)
-{
-	queue_seal(queue);
-	for (struct batch *b = queue_take(queue, &running, 0); b;
-	     b = queue_take(queue, &running, 0)) {
-		b->stored = b->all.rows;
-		queue_done(queue, b);
-	}
-	queue_collect(queue);
-}
-
-static void
-expect_answer(int fd, uint64_t token, uint64_t refused)
-{
-	uint8_t buf[FRAME_ANSWER_SIZE];
-	size_t got = 0;
-
-	for (unsigned i = 0; i < TURNS_MAX && got < sizeof(buf); i++) {
-		ssize_t n = recv(fd, buf + got, sizeof(buf) - got, 0);
-
-		if (n > 0)
-			got += (size_t)n;
-		else
-			ck_assert_int_eq(loop_turn(loop, 10), 0);
-	}
-	ck_assert_uint_eq(got, sizeof(buf));
-	ck_assert_uint_eq(be64_load(buf), token);
-	ck_assert_uint_eq(buf[8], 0);
-	ck_assert_uint_eq(be64_load(buf + 9), refused);
-}
-
-static void
-expect_no_answer(int fd)
-{
-	uint8_t byte;
-
-	ck_assert_int_eq(loop_turn(loop, 0), 0);
-	ck_assert_int_eq(recv(fd, &byte, 1, 0), -1);
-	ck_assert_int_eq(errno, EAGAIN);
-}
-
-static void
-expect_closed(int fd)
-{
-	uint8_t byte;
-	ssize_t n = -1;
-
-	for (unsigned i = 0; i < TURNS_MAX && n < 0; i++) {
-		ck_assert_int_eq(loop_turn(loop, 10), 0);
-		n = recv(fd, &byte, 1, 0);
-		if (n < 0 && errno == ECONNRESET)
-			n = 0;
-	}
-	ck_assert_int_eq(n, 0);
-}
+#include "client_fixture.h"
 
 START_TEST(frames_split_at_every_byte)
 {
@@ -735,49 +535,36 @@ START_TEST(drain_lets_waiting_clients_have_their_answers)
 }
 END_TEST
 
-static Suite *
-suite(void)
-{
-	Suite *s = suite_create("client");
-	TCase *tc = tcase_create("client");
-
-	tcase_set_timeout(tc, 120);
-	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_add_test(tc, frames_split_at_every_byte);
-	tcase_add_test(tc, many_frames_in_few_reads);
-	tcase_add_test(tc, refused_frames_do_not_end_the_stream);
-	tcase_add_test(tc, timestamps_outside_the_window_are_refused);
-	tcase_add_test(tc, too_many_refused_in_a_row_close);
-	tcase_add_test(tc, an_unfinished_frame_at_the_end_is_counted);
-	tcase_add_test(tc, max_clients_and_strangers_are_closed_at_once);
-	tcase_add_test(tc, silent_clients_time_out_unless_they_wait_for_us);
-	tcase_add_test(tc, an_answer_is_no_silence);
-	tcase_add_test(tc, a_client_that_takes_no_answers_times_out);
-	tcase_add_test(tc, a_full_queue_pauses_clients_and_loses_nothing);
-	tcase_add_test(tc, answers_come_in_order_with_refused_counts);
-	tcase_add_test(tc, answers_after_half_close);
-	tcase_add_test(tc, unread_answers_are_limited);
-	tcase_add_test(tc, frames_behind_the_last_question_are_not_forgotten);
-	tcase_add_test(tc, frames_behind_the_last_question_wait_for_the_loop);
-	tcase_add_test(tc, drain_forgets_no_frames_behind_the_last_question);
-	tcase_add_test(tc, all_that_may_go_on_do);
-	tcase_add_test(tc, a_question_behind_dropped_metrics_is_not_asked);
-	tcase_add_test(tc, who_leaves_without_answers_is_read_to_the_end);
-	tcase_add_test(tc, dropped_metrics_are_never_acknowledged);
-	tcase_add_test(tc, drain_reads_what_the_sockets_hold);
-	tcase_add_test(tc, drain_lets_waiting_clients_have_their_answers);
-	suite_add_tcase(s, tc);
-	return s;
-}
-
 int
 main(void)
 {
-	SRunner *sr = srunner_create(suite());
-	int failed;
+	const TTest *const tests[] = {
+	    frames_split_at_every_byte,
+	    many_frames_in_few_reads,
+	    refused_frames_do_not_end_the_stream,
+	    timestamps_outside_the_window_are_refused,
+	    too_many_refused_in_a_row_close,
+	    an_unfinished_frame_at_the_end_is_counted,
+	    max_clients_and_strangers_are_closed_at_once,
+	    silent_clients_time_out_unless_they_wait_for_us,
+	    an_answer_is_no_silence,
+	    a_client_that_takes_no_answers_times_out,
+	    a_full_queue_pauses_clients_and_loses_nothing,
+	    answers_come_in_order_with_refused_counts,
+	    answers_after_half_close,
+	    unread_answers_are_limited,
+	    frames_behind_the_last_question_are_not_forgotten,
+	    frames_behind_the_last_question_wait_for_the_loop,
+	    drain_forgets_no_frames_behind_the_last_question,
+	    all_that_may_go_on_do,
+	    a_question_behind_dropped_metrics_is_not_asked,
+	    who_leaves_without_answers_is_read_to_the_end,
+	    dropped_metrics_are_never_acknowledged,
+	    drain_reads_what_the_sockets_hold,
+	    drain_lets_waiting_clients_have_their_answers,
+	};
+	Suite *s = suite_create("client");
 
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	add_on_both(s, setup, teardown, tests, COUNT(tests));
+	return run_suite(s);
 }

@@ -211,7 +211,7 @@ static const struct {
      "\"\" is not a duration such as \"90 s\" or \"30 days\" (1 s..36500 days)"},
     {"database.timescaledb=yes", "\"yes\" is not one of auto, require, off"},
     {"database.citus=on", "\"on\" is not one of auto, require, off"},
-    {"database.password_file=secret", "\"secret\" is not an absolute path, or \"\""},
+    {"database.password_file=secret", "needs the absolute path of a file, or \"\""},
     {"table.chunk_interval=1 s", "\"1 s\" is out of range 1 min..3650 days"},
     {"table.retention=0", "0 is out of range 1 min..36500 days, or \"\""},
     {"table.compress_after=soon",

@@ -1,15 +1,20 @@
 /* What is wrong in a file, line by line; the values themselves are check_conf_value's. */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "conf_test.h"
 #include "conf/conf_file.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 #define F CONF_TEST_FILE
+
+#define HIDDEN "(not shown, since its line may hold a password)\n"
+#define HIDDEN_KEY "unknown key " HIDDEN
 
 static const struct {
 	const char *text;
@@ -97,6 +102,19 @@ static const struct {
     {"\nmax_clients = \x01\n", F ":2: control byte 0x01\n"},
     {"max_clients = '\x1B'", F ":1: control byte 0x1b\n"},
 
+    /* nothing is shown of what may be a part of a password */
+    {"database {\n uri = \"host=h\"SECRET@h/db\"\"\n}\n",
+     F ":2: syntax error: " HIDDEN F ":2: " HIDDEN_KEY},
+    {"database {\n uri = 'host=h password='SECRET' dbname=x'\n}\n",
+     F ":2: syntax error: " HIDDEN F ":2: " HIDDEN_KEY},
+    {"database {\n uri = host=h password=SECRET\n}\n",
+     F ":2: syntax error: " HIDDEN F ":2: database.uri: accepted are postgresql://..., a libpq "
+       "key=value string, or sqlite:/PATH\n"},
+    {"database {\n uri = 'host=h pw='SECRET = x\n}\n",
+     F ":2: " HIDDEN_KEY F ":2: database.uri: invalid connection option \"...\"\n"},
+    {"database { passwordfile = x }", F ":1: database.passwordfile: unknown key\n"},
+    {"passwordfile=x", F ":1: passwordfile: unknown key\n"},
+
     /* ${NAME}: CONF_TEST_SET is "7", CONF_TEST_UNSET is not set */
     {"max_clients = ${CONF_TEST_SET}", ""},
     {"max_clients = \"${CONF_TEST_SET}0\"", ""},
@@ -107,6 +125,7 @@ static const struct {
      F ":2: environment variable \"CONF_TEST_UNSET\" is not set\n"},
     {"database { password_file = '/${CONF_TEST_UNSET}' }\nmax_clients = 0",
      F ":2: max_clients: 0 is out of range 1..1000000\n"}, /* not in single quotes */
+    {"max_clients = \"${pa$:SECRET}\"\n", F ":1: environment variable ... is not set\n"},
     {"max_clients = \"${CONF_TEST_SET\"\n}", F ":1: '${' without '}'\n"},
     {"max_clients = ${CONF_TEST_SET", F ":1: '${' without '}'\n"},
 };
@@ -255,6 +274,34 @@ START_TEST(unreadable)
 }
 END_TEST
 
+/* Whatever it is, and whether anybody writes to it: nobody waits. */
+START_TEST(no_file)
+{
+	struct conf_file *f = NULL;
+	int writer;
+
+	ck_assert_int_eq(mkfifo("fifo", 0600), 0);
+	ck_assert_int_eq(conf_file_read("fifo", NULL, 0, &f), -ENXIO);
+	writer = open("fifo", O_RDWR | O_CLOEXEC);
+	ck_assert_int_ge(writer, 0);
+	ck_assert_int_eq(write(writer, "log {", 5), 5);
+	ck_assert_int_eq(conf_file_read("fifo", NULL, 0, &f), -ENXIO);
+	(void)close(writer);
+	ck_assert_int_eq(conf_file_read("/dev/zero", NULL, 0, &f), -ENXIO);
+	ck_assert_int_eq(conf_file_read("/dev/null", NULL, 0, &f), 0);
+	conf_file_free(f);
+}
+END_TEST
+
+START_TEST(no_file_is_reported)
+{
+	const struct conf_source fifo = {.file = "fifo"};
+
+	ck_assert_int_eq(mkfifo("fifo", 0600), 0);
+	conf_test_bad_source(&fifo, "fifo: it is not a regular file\n");
+}
+END_TEST
+
 int
 main(void)
 {
@@ -274,6 +321,8 @@ main(void)
 	tcase_add_test(tc, no_text);
 	tcase_add_test(tc, entries);
 	tcase_add_test(tc, unreadable);
+	tcase_add_test(tc, no_file);
+	tcase_add_test(tc, no_file_is_reported);
 
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

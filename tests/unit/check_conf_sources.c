@@ -22,6 +22,9 @@ set_env(const char *name, const char *value)
 
 #define ACCEPTED "accepted are postgresql://..., a libpq key=value string, or sqlite:/PATH"
 
+#define WRITE_AS " (in a URL, ':', '/' and '@' of a user or a password are %3A, %2F and %40)"
+#define PORT "a port is not a number from 1 to 65535"
+
 static const struct {
 	const char *uri;
 	const char *what; /* NULL = good */
@@ -32,7 +35,10 @@ static const struct {
     {"postgresql://", NULL, NULL},
     {"postgres://u:secret@h:1,h2/db?sslmode=require", NULL, NULL},
     {"host=/run/postgresql dbname = 'a b'", NULL, NULL},
-    {"dbname=postgresql://x", NULL, NULL},
+    {"postgresql://u:secret@h,h2/db?user=a@b", NULL, NULL},
+    {"postgresql://u:a?secret@h/db", NULL, NULL},
+    {"postgresql://u%40a:secret%40%2F@h/db%40x", NULL, NULL},
+    {"host=/run/a@b,@abstract port=1,2", NULL, NULL},
     {"", ACCEPTED, NULL},
     {"metrics_db", ACCEPTED, NULL},
     {"/var/lib/metrics.db", ACCEPTED, NULL},
@@ -51,8 +57,51 @@ static const struct {
     {"postgresql://u:secret@[::1",
      "end of string reached when looking for matching \"...\" in IPv6 host address in URI: \"...\"",
      NULL},
+    {"postgresql://u:pa@secret@127.0.0.1/db", "an '@' stands where none can be" WRITE_AS, NULL},
+    {"postgresql://u:pa@@secret/db", "an '@' stands where none can be" WRITE_AS, NULL},
+    {"postgres://u:pa/secret@h/db", "an '@' stands where none can be" WRITE_AS, NULL},
+    {"postgresql://u:p@h/secret@db", "an '@' stands where none can be" WRITE_AS, NULL},
+    {"postgresql://u:pa?secret@more@h/db", "a host holds an '@'" WRITE_AS, NULL},
+    {"postgresql://u:pa?a@secret@h/db", "a host holds an '@'" WRITE_AS, NULL},
+    {"postgresql://u:p@h%40secret/db", "a host holds an '@'" WRITE_AS, NULL},
+    {"postgresql://h/db?host=pa@secret", "a host holds an '@'" WRITE_AS, NULL},
+    {"postgresql://u:secret/db", PORT WRITE_AS, NULL},
+    {"postgresql://u:p@h:secret", PORT WRITE_AS, NULL},
+    {"host=h port=65536", PORT WRITE_AS, NULL},
+    {"host=h port=0", PORT WRITE_AS, NULL},
+    {"host=h,h2 port=1,+2", PORT WRITE_AS, NULL},
+    {"host=h user=u password=x host=y@secret", "a host holds an '@'" WRITE_AS, NULL},
+    {"hostaddr=x@secret", "an address holds an '@'" WRITE_AS, NULL},
+    {"host=postgresql://u:secret@h/db", "a host holds an '@'" WRITE_AS, NULL},
+    {"dbname=postgresql://u:secret@h/db", "the name of the database is a URL" WRITE_AS, NULL},
+    {"user=postgresql://u:secret@h/db", "the name of the user is a URL" WRITE_AS, NULL},
+    {"host=h pwd=x secret", "invalid connection option \"...\"", NULL},
     {"postgresql://u:secret%zz@h", "invalid percent-encoded token: \"...\"", NULL},
 };
+
+START_TEST(passwords_on_the_command_line)
+{
+	static const struct {
+		const char *option;
+		bool shows;
+	} options[] = {
+	    {"database.uri=postgresql://u:p@h/db", true},
+	    {"database.uri=host=h password=p", true},
+	    {"database.uri=postgresql://u@h/db?sslpassword=p", true},
+	    {"database.uri=postgresql://u@h/db", false},
+	    {"database.uri=sqlite:/p", false},
+	    {"database.uri=", false},
+	    {"buffer.spool=/p", false},
+	};
+
+	for (size_t i = 0; i < COUNT(options); i++) {
+		const char *const both[] = {"max_clients=1", options[i].option};
+
+		ck_assert(conf_shows_password(&(struct conf_source){
+			      .overrides = both, .n_overrides = 2}) == options[i].shows);
+	}
+}
+END_TEST
 
 START_TEST(uri)
 {
@@ -110,7 +159,7 @@ static const struct {
      NULL,
      "environment: DATABASE_URL: sqlite: needs an absolute path: sqlite:/PATH\n"},
     {{"DB_PORT=65536"}, "", NULL, "environment: DB_PORT: 65536 is out of range 1..65535\n"},
-    {{"DB_PORT=x"}, "", NULL, "environment: DB_PORT: \"x\" is not a port (1..65535)\n"},
+    {{"DB_PORT=x"}, "", NULL, "environment: DB_PORT: is not a port (1..65535)\n"},
 };
 
 START_TEST(database_from_environment)
@@ -143,7 +192,7 @@ static const struct {
     {"::1", "1234", "[::1]:1234", NULL},
     {"[::]", "1234", "[::]:1234", NULL},
     {"127.0.0.1", "65536", NULL, "environment: TCP_PORT: 65536 is out of range 0..65535\n"},
-    {"", "http", NULL, "environment: TCP_PORT: \"http\" is not a port (0..65535)\n"},
+    {"", "http", NULL, "environment: TCP_PORT: is not a port (0..65535)\n"},
     {"example.org", "1", NULL,
      "environment: TCP_HOST: \"example.org:1\": HOST must be a numeric IPv4 address, localhost or "
      "*\n"},
@@ -308,6 +357,9 @@ START_TEST(bad_password_file)
 	ck_assert_int_eq(unlink("pw"), 0);
 	ck_assert_int_eq(mkdir("pw", 0700), 0);
 	expect_bad_password("cannot be read: Is a directory");
+	ck_assert_int_eq(rmdir("pw"), 0);
+	ck_assert_int_eq(mkfifo("pw", 0600), 0);
+	expect_bad_password("cannot be read: it is not a regular file");
 }
 END_TEST
 
@@ -334,6 +386,7 @@ main(void)
 	tcase_add_loop_test(tc, database_from_environment, 0, (int)COUNT(databases));
 	tcase_add_loop_test(tc, listen_from_environment, 0, (int)COUNT(addresses));
 	tcase_add_test(tc, precedence);
+	tcase_add_test(tc, passwords_on_the_command_line);
 	tcase_add_test(tc, password_precedence);
 	tcase_add_test(tc, bad_password_file);
 	tcase_add_test(tc, bad_credential);

@@ -26,6 +26,7 @@ static struct {
 	struct sockaddr_storage peer;
 	socklen_t peer_len;
 	struct listener *stop; /* the first call stops it */
+	struct listener *hold; /* the next call holds it */
 } got;
 
 /* The other ends; closed after the test. */
@@ -40,7 +41,7 @@ static int lowest; /* free descriptor before the test */
 static void
 accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len)
 {
-	struct listener *stop = got.stop;
+	struct listener *stop = got.stop, *hold = got.hold;
 
 	ck_assert_ptr_eq(arg, &got);
 	ck_assert_uint_lt(got.n, CLIENTS);
@@ -49,8 +50,11 @@ accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len)
 	memcpy(&got.peer, sa, len);
 	got.peer_len = len;
 	got.stop = NULL;
+	got.hold = NULL;
 	if (stop)
 		listener_stop(stop, ALL);
+	if (hold)
+		listener_hold(hold, true);
 }
 
 static void
@@ -492,6 +496,27 @@ START_TEST(stop_is_bounded)
 }
 END_TEST
 
+START_TEST(held_connections_wait)
+{
+	struct listener *l = listen_on(unix_text("s"));
+
+	listener_hold(l, true);
+	connect_many(l, 5);
+	turn();
+	ck_assert_uint_eq(got.n, 0);
+	got.hold = l; /* from the callback, too */
+	listener_hold(l, false);
+	turn();
+	ck_assert_uint_eq(got.n, 1);
+	turn();
+	ck_assert_uint_eq(got.n, 1);
+	listener_hold(l, false);
+	turn();
+	ck_assert_uint_eq(got.n, 5);
+	listener_free(l);
+}
+END_TEST
+
 START_TEST(stop_from_the_callback)
 {
 	struct listener *l = listen_on(unix_text("s"));
@@ -681,6 +706,7 @@ main(void)
 	    inherited_must_listen,
 	    stop_takes_the_backlog,
 	    stop_is_bounded,
+	    held_connections_wait,
 	    stop_from_the_callback,
 	    pauses_without_descriptors,
 	    stop_during_a_pause,

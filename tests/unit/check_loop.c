@@ -286,8 +286,7 @@ START_TEST(mask_changes)
 	ck_assert_int_eq(e.io.fd, -1);
 	turn();
 	ck_assert_uint_eq(e.calls, 3);
-	end_watch(&e, 0);           /* twice is fine */
-	end_watch(&e, LOOP_HANGUP); /* never asked for: as 0 */
+	end_watch(&e, 0); /* twice is fine */
 	ck_assert_int_eq(e.io.fd, -1);
 
 	end_watch(&e, LOOP_READ);
@@ -356,6 +355,46 @@ START_TEST(hangup_comes_unasked)
 	turn();
 	ck_assert_uint_eq(e.last & LOOP_HANGUP, LOOP_HANGUP);
 	ck_assert_uint_eq(e.last & LOOP_READ, 0);
+	end_close(&e);
+}
+END_TEST
+
+START_TEST(hangup_alone_may_be_asked_for)
+{
+	struct end e;
+
+	end_open(&e);
+	end_watch(&e, LOOP_HANGUP);
+	end_feed(&e);
+	turn();
+	ck_assert_uint_eq(e.calls, 0);
+	ck_assert_int_eq(shutdown(e.peer, SHUT_WR), 0);
+	turn();
+	ck_assert_uint_eq(e.calls, 0);
+	(void)close(e.peer);
+	e.peer = -1;
+	turn();
+	ck_assert_uint_eq(e.last, LOOP_HANGUP);
+	end_close(&e);
+}
+END_TEST
+
+/* Whatever is unread, and without a word of that. */
+START_TEST(the_end_of_the_stream_may_be_asked_for)
+{
+	struct end e;
+
+	end_open(&e);
+	end_watch(&e, LOOP_END);
+	end_feed(&e);
+	turn();
+	ck_assert_uint_eq(e.calls, 0);
+	ck_assert_int_eq(shutdown(e.peer, SHUT_WR), 0);
+	turn();
+	ck_assert_uint_eq(e.last, LOOP_END);
+	end_watch(&e, LOOP_READ);
+	turn();
+	ck_assert_uint_eq(e.last, LOOP_READ);
 	end_close(&e);
 }
 END_TEST
@@ -731,6 +770,8 @@ main(void)
 	    descriptor_of_a_live_io_changes,
 	    hangup_is_readable_too,
 	    hangup_comes_unasked,
+	    hangup_alone_may_be_asked_for,
+	    the_end_of_the_stream_may_be_asked_for,
 	    hangup_of_a_pipe_is_readable_too,
 	    error_is_a_hangup,
 	    half_close_is_readable_only,

@@ -73,6 +73,9 @@ pair(struct pg_hosts *h)
 	h->n = has_addrs ? n_addrs : n_names;
 	if ((has_addrs && has_names && n_names != n_addrs) || (n_ports > 1 && n_ports != h->n))
 		return -EINVAL;
+	for (i = 0; has_names && i < n_names; i++)
+		if (*names[i] && strchr(names[i] + 1, '@') && *names[i] != '/')
+			return -EINVAL; /* the rest of a password, of PGHOST, say */
 	for (i = 0; i < h->n; i++)
 		h->v[i] = (struct pg_host){
 		    .name = has_names ? names[i] : "",
