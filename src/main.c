@@ -7,6 +7,7 @@
 #include "config.h"
 #include "server.h"
 #include "conf/conf.h"
+#include "conf/conf_effect.h"
 #include "log/log.h"
 
 #define EXIT_USAGE 2
@@ -44,9 +45,23 @@ report(void *arg, const char *line)
 	}
 }
 
+static void
+report_ignored(void *arg, const char *key, const char *where, const char *reason)
+{
+	(void)arg;
+	(void)key;
+	(void)fprintf(stderr, "metric-collectord: %s: has no effect: %s\n", where, reason);
+}
+
 static int
 check(const struct conf *conf)
 {
+	if (log_is_journal(STDERR_FILENO)) {
+		(void)log_open(LOG_TARGET_AUTO, LOG_INFO);
+		conf_log_ignored(conf, CONF_FOUND_NOTHING);
+	} else {
+		conf_without_effect(conf, CONF_FOUND_NOTHING, report_ignored, NULL);
+	}
 	if (log_is_journal(STDOUT_FILENO)) {
 		(void)log_open(conf->log.target, conf->log.level);
 		log_event(LOG_INFO, "configuration_ok", LOG_STR("file", conf->file));

@@ -13,6 +13,7 @@
 #include "buffer/spool/spool.h"
 #include "config.h"
 #include "server_reload.h"
+#include "conf/conf_effect.h"
 #include "net/clients.h"
 #include "net/listeners.h"
 #include "net/loop.h"
@@ -274,6 +275,7 @@ server_apply(struct server *s, struct conf *conf)
 	if (log_open(conf->log.target, conf->log.level) < 0)
 		log_event(LOG_ERR, "reload_failed",
 			  LOG_STR("error", "log.target: the journal cannot be reached"));
+	conf_log_ignored(conf, CONF_FOUND_NOTHING);
 	queue_set_conf(s->queue, conf);
 	clients_set_conf(s->clients, conf);
 	clients_resume(s->clients); /* another policy may not make them wait */
@@ -574,6 +576,7 @@ server_run(const struct conf_source *source, struct conf *conf)
 	r = log_start(); /* from here on no reader of the log holds anybody up */
 	log_event(LOG_INFO, "starting", LOG_STR("version", PACKAGE_VERSION),
 		  LOG_U64("pid", (uint64_t)getpid()), LOG_STR("file", conf->file));
+	conf_log_ignored(conf, CONF_FOUND_NOTHING);
 	raise_descriptor_limit(conf);
 	if (r == 0)
 		r = server_start(&s);
