@@ -17,6 +17,10 @@
 
 #define PROGRESS_OPS 20000 /* of SQLite's machine, a few ms: how often stop_fd is looked at */
 #define BUSY_STEP_MS 20
+#define WAL_WAIT_MS 200 /* for readers of the -wal; batches wait meanwhile */
+
+#define TEXT(number) TEXT_OF(number)
+#define TEXT_OF(number) #number
 
 #define US_PER_SECOND UINT64_C(1000000)
 #define US_PER_DAY (86400 * US_PER_SECOND)
@@ -94,6 +98,9 @@ iso_time(struct iso_time *t, uint64_t us)
 	"the file is no SQLite database, or its beginning is damaged: name another one in "      \
 	"database.uri, or move it and its -wal and -shm away for a new one to be made (mv FILE " \
 	"FILE.old); metrics wait until then"
+#define HINT_READER                                                                             \
+	"a program has been reading from the database in one transaction all the time: end it " \
+	"(fuser -v FILE FILE-wal says which)"
 #define HINT_FOREIGN                                                                         \
 	"the file belongs to another application: name another one in database.uri; or, if " \
 	"metrics shall go into it, sqlite3 FILE 'PRAGMA application_id = 0'"
@@ -176,7 +183,7 @@ on_busy(void *arg, int count)
 	uint64_t now = clock_ms();
 
 	if (count == 0)
-		s->busy_until_ms = now + s->conf->connect_timeout_ms;
+		s->busy_until_ms = now + (s->busy_ms ? s->busy_ms : s->conf->connect_timeout_ms);
 	if (now >= s->busy_until_ms)
 		return 0;
 	if (poll(&pfd, 1, count < BUSY_STEP_MS ? count + 1 : BUSY_STEP_MS) > 0)
@@ -263,9 +270,83 @@ sqlite_db_commit(struct sqlite_db *s, struct store_error *err)
 	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);
 }
 
+/* ---- upkeep beside batches ---- */
+
+#define PAUSE_MS 50 /* longer than a writer sleeps between two looks at the lock */
+
+enum store_status
+sqlite_db_pause(struct sqlite_db *s, uint64_t took_ms)
+{
+	struct pollfd pfd = {.fd = s->stop_fd, .events = POLLIN};
+
+	return poll(&pfd, 1, took_ms > PAUSE_MS ? (int)took_ms : PAUSE_MS) > 0 ? STORE_STOPPED
+									       : STORE_OK;
+}
+
+uint64_t
+sqlite_db_wal_bytes(struct sqlite_db *s)
+{
+	sqlite3_file *wal = NULL;
+	sqlite3_int64 size = 0;
+
+	(void)sqlite3_file_control(s->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+	if (!wal || !wal->pMethods || wal->pMethods->xFileSize(wal, &size) != SQLITE_OK)
+		return 0;
+	return (uint64_t)size;
+}
+
+/*
+ * First what needs no lock: copying.  Then who reads from the -wal is waited for, while new readers
+ * need it no more; what comes of it, the size tells.
+ */
+static void
+empty_wal(struct sqlite_db *s)
+{
+	(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	s->busy_ms = WAL_WAIT_MS;
+	(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	s->busy_ms = 0;
+}
+
+bool
+sqlite_db_wal_is_small(struct sqlite_db *s)
+{
+	uint64_t bytes = sqlite_db_wal_bytes(s);
+
+	if (bytes <= SQLITE_WAL_SMALL)
+		return true;
+	empty_wal(s);
+	bytes = sqlite_db_wal_bytes(s);
+	if (bytes <= SQLITE_WAL_SMALL)
+		return true;
+	log_event_limited(LOG_WARNING, "wal_kept", "wal_kept", LOG_U64("bytes", bytes),
+			  LOG_STR("hint", HINT_READER));
+	return false;
+}
+
+enum store_status
+sqlite_db_wal_has_room(struct sqlite_db *s, struct store_error *err)
+{
+	uint64_t bytes = sqlite_db_wal_bytes(s);
+
+	if (bytes <= SQLITE_WAL_MAX)
+		return STORE_OK;
+	empty_wal(s);
+	if (s->stopped)
+		return STORE_STOPPED;
+	bytes = sqlite_db_wal_bytes(s);
+	if (bytes <= SQLITE_WAL_MAX)
+		return STORE_OK;
+	(void)snprintf(
+	    err->text, sizeof(err->text),
+	    "%s-wal: has grown to %llu bytes, since a reader keeps it from being emptied",
+	    s->conf->path, (unsigned long long)bytes);
+	err->hint = HINT_READER;
+	return STORE_RETRY;
+}
+
 /* ---- opening ---- */
 
-/* The first column of a query's first row, as a number; 0 when there is no row. */
 static int
 query_int(sqlite3 *db, const char *sql, int *ret)
 {
@@ -276,6 +357,12 @@ query_int(sqlite3 *db, const char *sql, int *ret)
 		return rc;
 	*ret = sqlite3_step(st) == SQLITE_ROW ? sqlite3_column_int(st, 0) : 0;
 	return sqlite3_finalize(st);
+}
+
+int
+sqlite_db_query_int(struct sqlite_db *s, const char *sql, int *ret)
+{
+	return query_int(s->db, sql, ret);
 }
 
 static int
@@ -370,7 +457,7 @@ migrate(sqlite3 *db)
 static const char settings[] = "PRAGMA journal_mode = WAL;"
 			       "PRAGMA synchronous = EXTRA;"
 			       "PRAGMA cache_size = -16384;" /* KiB */
-			       "PRAGMA journal_size_limit = 67108864;";
+			       "PRAGMA journal_size_limit = " TEXT(SQLITE_WAL_SMALL) ";";
 
 static int
 prepare_all(struct sqlite_db *s)
@@ -385,9 +472,6 @@ prepare_all(struct sqlite_db *s)
 }
 
 #define APPLICATION_ID 0x4d434f4c /* "MCOL": for file(1), and for others who would write there */
-#define TEXT(number) TEXT_OF(number)
-#define TEXT_OF(number) #number
-
 /* What can only be chosen while the file is empty.  It counts for the first page that is written. */
 static const char choices[] = "PRAGMA auto_vacuum = INCREMENTAL;"
 			      "PRAGMA application_id = " TEXT(APPLICATION_ID) ";";

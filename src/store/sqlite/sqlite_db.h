@@ -1,7 +1,7 @@
 /*
  * sqlite_db.h - the embedded store's connection: opening, schema, statements, errors.
  *
- * Beneath sqlite.c and sqlite_upkeep.c, and used by them alone.  No call waits for other processes'
+ * Beneath the others of this directory, and used by them alone.  No call waits for other processes'
  * locks for longer than database.connect_timeout, or once stop_fd is readable.
  */
 #pragma once
@@ -35,6 +35,7 @@ struct sqlite_db {
 	int stop_fd;                      /* borrowed */
 	sqlite3 *db;
 	sqlite3_stmt *st[ST_COUNT];
+	uint64_t busy_ms; /* how long to wait for a lock; 0: database.connect_timeout */
 	uint64_t busy_until_ms;
 	bool stopped; /* stop_fd was readable while a statement waited or was under way */
 };
@@ -69,9 +70,40 @@ enum store_status sqlite_db_commit(struct sqlite_db *s, struct store_error *err)
 /* Ends a transaction, if there is one still; sets err->reconnect where it does not end. */
 void sqlite_db_roll_back(struct sqlite_db *s, struct store_error *err);
 
+/* The first column of a query's first row; 0 when there is no row.  SQLITE_OK, or the code. */
+int sqlite_db_query_int(struct sqlite_db *s, const char *sql, int *ret);
+
+/*
+ * After a piece of upkeep that took so long: time for batches.  STORE_OK, or STORE_STOPPED, at
+ * once.
+ */
+enum store_status sqlite_db_pause(struct sqlite_db *s, uint64_t took_ms);
+
+/* ---- the -wal ---- */
+
+/*
+ * Commits go to the end of the -wal until it was copied to the file and no reader needs it any more;
+ * then they begin anew.  So it grows for as long as a reader stays.
+ */
+#define SQLITE_WAL_SMALL 67108864 /* bytes; what is left of a greater one, once emptied */
+#define SQLITE_WAL_MAX 1073741824 /* ... then batches wait for the reader, too */
+
+uint64_t sqlite_db_wal_bytes(struct sqlite_db *s);
+
+/* Is it at most SQLITE_WAL_SMALL, after a try to empty a greater one that holds no batch up? */
+bool sqlite_db_wal_is_small(struct sqlite_db *s);
+
+/* STORE_RETRY where a reader keeps it beyond SQLITE_WAL_MAX. */
+enum store_status sqlite_db_wal_has_room(struct sqlite_db *s, struct store_error *err);
+
 /* ---- binding: texts are borrowed until the statement has been executed ---- */
 
 #define ISO_TIME_LEN 27 /* 2026-01-31T09:30:00.123456Z */
+
+/* For GLOB: what we have written as a time. */
+#define ISO_TIME_GLOB                                                                   \
+	"'[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]." \
+	"[0-9][0-9][0-9][0-9][0-9][0-9]Z'"
 
 /* Most rows are of the same day as the row before them, so the date is made once for all of them.
  */
