@@ -6,5 +6,6 @@ CREATE TABLE metric_collectord_clock (
 	boot     TEXT    NOT NULL, -- the system's run at that time; '' where it has no name
 	boot_ms  INTEGER NOT NULL, -- ... and how long it had been running by then
 	pause_ms INTEGER NOT NULL, -- of running, until something is deleted again; 0: no pause
+	stale    INTEGER NOT NULL, -- 1: that is for want of fresh rows alone
 	trusted  INTEGER NOT NULL  -- 1: fresh rows agreed with the clock, or a pause is over
 );

@@ -368,6 +368,36 @@ START_TEST(stale_rows_alone)
 }
 END_TEST
 
+/* Old metrics were loaded first, and those of today come now. */
+START_TEST(a_fresh_row_ends_the_pause)
+{
+	conf.table.retention_us = 30 * DAY_US;
+	must_open();
+	fill("old", OLD, 10);
+	must_maintain();
+	assert_query(path, PAUSE, A_DAY);
+	fill("fresh", FRESH, 1);
+	restart();
+	must_maintain();
+	assert_query(path, PAUSE, "0\n");
+	assert_rows("1\n");
+}
+END_TEST
+
+/* One that is stored after a jump is what the clock of before has said, or the one of now. */
+START_TEST(a_fresh_row_does_not_end_another_pause)
+{
+	prepare_clock();
+	execute(path, SEEN("-400 days"));
+	must_maintain();
+	fill("fresh", FRESH, 1);
+	must_maintain();
+	assert_query(path, "SELECT pause_ms > 86000000, stale FROM metric_collectord_clock",
+		     "1|0\n");
+	assert_query(path, KEPT, "10|1\n");
+}
+END_TEST
+
 START_TEST(an_empty_table_tells_nothing)
 {
 	conf.table.retention_us = 30 * DAY_US;
@@ -427,6 +457,8 @@ add_tests(TCase *tc)
 	tcase_add_loop_test(tc, a_jump, 0, (int)COUNT(jumps));
 	tcase_add_test(tc, a_pause_is_a_day_of_running);
 	tcase_add_test(tc, stale_rows_alone);
+	tcase_add_test(tc, a_fresh_row_ends_the_pause);
+	tcase_add_test(tc, a_fresh_row_does_not_end_another_pause);
 	tcase_add_test(tc, an_empty_table_tells_nothing);
 	tcase_add_test(tc, without_the_migration);
 	tcase_add_test(tc, a_look_is_not_always_written);

@@ -75,10 +75,11 @@ static int
 load(struct sqlite_clock *c, struct sqlite_db *s)
 {
 	sqlite3_stmt *st;
-	int rc = sqlite3_prepare_v2(s->db,
-				    "SELECT CAST(strftime('%s', seen_at) AS INTEGER), boot, "
-				    "boot_ms, pause_ms, trusted FROM metric_collectord_clock",
-				    -1, &st, NULL);
+	int rc =
+	    sqlite3_prepare_v2(s->db,
+			       "SELECT CAST(strftime('%s', seen_at) AS INTEGER), boot, "
+			       "boot_ms, pause_ms, stale, trusted FROM metric_collectord_clock",
+			       -1, &st, NULL);
 
 	if (rc != SQLITE_OK)
 		return rc;
@@ -91,7 +92,8 @@ load(struct sqlite_clock *c, struct sqlite_db *s)
 		c->boot_ms = sqlite3_column_int64(st, 2);
 		c->pause_ms = (uint64_t)sqlite3_column_int64(st, 3);
 		c->pause_ms = c->pause_ms < PAUSE_MS ? c->pause_ms : PAUSE_MS;
-		c->trusted = sqlite3_column_int(st, 4) != 0;
+		c->stale = sqlite3_column_int(st, 4) != 0;
+		c->trusted = sqlite3_column_int(st, 5) != 0;
 	}
 	return sqlite3_finalize(st);
 }
@@ -103,8 +105,8 @@ replace(const struct sqlite_clock *c, struct sqlite_db *s)
 	sqlite3_stmt *st;
 	int rc = sqlite3_prepare_v2(s->db,
 				    "INSERT OR REPLACE INTO metric_collectord_clock (one, seen_at, "
-				    "boot, boot_ms, pause_ms, trusted) "
-				    "VALUES (1, ?1, ?2, ?3, ?4, ?5)",
+				    "boot, boot_ms, pause_ms, stale, trusted) "
+				    "VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)",
 				    -1, &st, NULL);
 
 	if (rc != SQLITE_OK)
@@ -113,7 +115,8 @@ replace(const struct sqlite_clock *c, struct sqlite_db *s)
 	bind_text(st, 2, c->boot, strlen(c->boot));
 	(void)sqlite3_bind_int64(st, 3, c->boot_ms);
 	bind_u64(st, 4, c->pause_ms);
-	bind_u64(st, 5, c->trusted);
+	bind_u64(st, 5, c->stale);
+	bind_u64(st, 6, c->trusted);
 	(void)sqlite3_step(st);
 	return sqlite3_finalize(st);
 }
@@ -171,7 +174,18 @@ pause_deletion(struct sqlite_clock *now, double seconds, const char *compared_wi
 	log_event(LOG_WARNING, "clock_differs", LOG_F64("seconds", seconds),
 		  LOG_STR("compared_with", compared_with), LOG_STR("hint", HINT));
 	now->pause_ms = PAUSE_MS;
+	now->stale = false;
 	now->trusted = false;
+}
+
+static void
+trust(struct sqlite_clock *now, bool was_paused)
+{
+	now->pause_ms = 0;
+	now->stale = false;
+	now->trusted = true;
+	if (was_paused)
+		log_event(LOG_NOTICE, "deletion_resumed");
 }
 
 /* Is the time that has passed by the clock what it should be? */
@@ -195,16 +209,15 @@ count_pause(const struct sqlite_clock *then, struct sqlite_clock *now)
 	uint64_t passed_ms = same_boot(then, now) ? (uint64_t)(now->boot_ms - then->boot_ms) : 0;
 
 	now->trusted = then->trusted;
+	now->stale = then->stale;
 	if (!then->pause_ms)
 		return;
 	now->pause_ms = then->pause_ms > passed_ms ? then->pause_ms - passed_ms : 0;
-	if (!now->pause_ms) {
-		now->trusted = true;
-		log_event(LOG_NOTICE, "deletion_resumed");
-	} else if (!then->ours) {
+	if (!now->pause_ms)
+		trust(now, true);
+	else if (!then->ours)
 		log_event(LOG_NOTICE, "deletion_paused",
 			  LOG_F64("seconds", (double)now->pause_ms / 1000));
-	}
 }
 
 static enum store_status
@@ -216,10 +229,12 @@ compare_rows(struct sqlite_clock *now, struct sqlite_db *s, struct store_error *
 	if (rc != SQLITE_OK)
 		return sqlite_db_fail(s, rc, err);
 	age_us = now->seen_us - newest_us;
-	if (newest_us && age_us <= STALE_MS * 1000)
-		now->trusted = true;
-	else if (newest_us)
+	if (newest_us && age_us <= STALE_MS * 1000) {
+		trust(now, now->pause_ms > 0);
+	} else if (newest_us && !now->pause_ms) {
 		pause_deletion(now, (double)(age_us / SECOND_US), "the newest row");
+		now->stale = true;
+	}
 	return STORE_OK;
 }
 
@@ -250,7 +265,7 @@ sqlite_clock_look(struct sqlite_clock *c, struct sqlite_db *s, bool retained, ui
 		count_pause(c, &now);
 		compare(c, &now);
 	}
-	if (retained && !now.trusted && !now.pause_ms)
+	if (retained && !now.trusted && (!now.pause_ms || now.stale))
 		status = compare_rows(&now, s, err);
 	if (status == STORE_OK && kept && is_news(c, &now))
 		status = save(&now, s, err);

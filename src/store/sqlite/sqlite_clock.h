@@ -7,7 +7,8 @@
  *
  *	a step         against the time since boot, from one look to the next
  *	a strange gap  back, or ahead by more than a day, between two runs of the machine
- *	stale rows     the newest row is more than a day old, and nothing has shown yet that it should be
+ *	stale rows     the newest row is more than a day old, and nothing has shown yet that it should
+ *		       be; this pause ends as soon as a fresh one comes
  *
  * A collector that was switched off for weeks, or whose senders were, waits for a day in vain.
  */
@@ -20,6 +21,7 @@ struct sqlite_clock {
 	int64_t boot_ms;  /* ... as all of these */
 	uint64_t seen_us; /* 0: there was no look yet */
 	uint64_t pause_ms;
+	bool stale;
 	bool trusted;
 	bool ours;            /* this process has looked */
 	uint64_t saved_at_ms; /* when it was written last, monotonic */

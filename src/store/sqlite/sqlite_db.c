@@ -255,6 +255,7 @@ sqlite_db_begin(struct sqlite_db *s, struct store_error *err)
 {
 	int rc = sqlite_db_execute(s, ST_BEGIN);
 
+	s->locked_at_ms = clock_ms();
 	return rc == SQLITE_OK ? check_moved(s, err) : sqlite_db_fail(s, rc, err);
 }
 
@@ -272,15 +273,40 @@ sqlite_db_commit(struct sqlite_db *s, struct store_error *err)
 
 /* ---- upkeep beside batches ---- */
 
-#define PAUSE_MS 50 /* longer than a writer sleeps between two looks at the lock */
+#define CHECKPOINT_FRAMES 4000 /* four times what a batch copies: slices touch the same pages */
+
+uint64_t
+sqlite_db_locked_ms(const struct sqlite_db *s)
+{
+	return clock_ms() - s->locked_at_ms;
+}
+
+static int
+on_commit(void *arg, sqlite3 *db, const char *name, int frames)
+{
+	struct sqlite_db *s = arg;
+
+	(void)db;
+	(void)name;
+	s->wal_frames = frames;
+	return SQLITE_OK;
+}
+
+void
+sqlite_db_checkpoint_apart(struct sqlite_db *s)
+{
+	(void)sqlite3_wal_hook(s->db, on_commit, s); /* takes the automatic checkpoint's place */
+}
 
 enum store_status
-sqlite_db_pause(struct sqlite_db *s, uint64_t took_ms)
+sqlite_db_pause(struct sqlite_db *s, int ms)
 {
 	struct pollfd pfd = {.fd = s->stop_fd, .events = POLLIN};
 
-	return poll(&pfd, 1, took_ms > PAUSE_MS ? (int)took_ms : PAUSE_MS) > 0 ? STORE_STOPPED
-									       : STORE_OK;
+	if (s->wal_frames >= CHECKPOINT_FRAMES)
+		(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	s->wal_frames = 0;
+	return poll(&pfd, 1, ms) > 0 ? STORE_STOPPED : STORE_OK;
 }
 
 uint64_t
@@ -296,32 +322,36 @@ sqlite_db_wal_bytes(struct sqlite_db *s)
 }
 
 /*
- * First what needs no lock: copying.  Then who reads from the -wal is waited for, while new readers
- * need it no more; what comes of it, the size tells.
+ * First what needs no lock: copying, which gets as far as the oldest reader lets it.  Then those that
+ * read from the end are waited for, while new ones need the -wal no more.
  */
-static void
-empty_wal(struct sqlite_db *s)
+static enum sqlite_wal
+empty_wal(struct sqlite_db *s, uint64_t goal)
 {
-	(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	int frames = 0, copied = 0;
+	int rc =
+	    sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &frames, &copied);
+
+	if (rc == SQLITE_OK && copied < frames)
+		return SQLITE_WAL_KEPT;
 	s->busy_ms = WAL_WAIT_MS;
 	(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
 	s->busy_ms = 0;
+	return sqlite_db_wal_bytes(s) <= goal ? SQLITE_WAL_FITS : SQLITE_WAL_BUSY;
 }
 
-bool
-sqlite_db_wal_is_small(struct sqlite_db *s)
+enum sqlite_wal
+sqlite_db_wal_trim(struct sqlite_db *s)
 {
 	uint64_t bytes = sqlite_db_wal_bytes(s);
+	enum sqlite_wal state = SQLITE_WAL_FITS;
 
-	if (bytes <= SQLITE_WAL_SMALL)
-		return true;
-	empty_wal(s);
-	bytes = sqlite_db_wal_bytes(s);
-	if (bytes <= SQLITE_WAL_SMALL)
-		return true;
-	log_event_limited(LOG_WARNING, "wal_kept", "wal_kept", LOG_U64("bytes", bytes),
-			  LOG_STR("hint", HINT_READER));
-	return false;
+	if (bytes > SQLITE_WAL_SMALL)
+		state = empty_wal(s, SQLITE_WAL_SMALL);
+	if (state == SQLITE_WAL_KEPT)
+		log_event_limited(LOG_WARNING, "wal_kept", "wal_kept", LOG_U64("bytes", bytes),
+				  LOG_STR("hint", HINT_READER));
+	return state;
 }
 
 enum store_status
@@ -329,14 +359,10 @@ sqlite_db_wal_has_room(struct sqlite_db *s, struct store_error *err)
 {
 	uint64_t bytes = sqlite_db_wal_bytes(s);
 
-	if (bytes <= SQLITE_WAL_MAX)
+	if (bytes <= SQLITE_WAL_MAX || empty_wal(s, SQLITE_WAL_MAX) == SQLITE_WAL_FITS)
 		return STORE_OK;
-	empty_wal(s);
 	if (s->stopped)
 		return STORE_STOPPED;
-	bytes = sqlite_db_wal_bytes(s);
-	if (bytes <= SQLITE_WAL_MAX)
-		return STORE_OK;
 	(void)snprintf(
 	    err->text, sizeof(err->text),
 	    "%s-wal: has grown to %llu bytes, since a reader keeps it from being emptied",

@@ -37,7 +37,9 @@ struct sqlite_db {
 	sqlite3_stmt *st[ST_COUNT];
 	uint64_t busy_ms; /* how long to wait for a lock; 0: database.connect_timeout */
 	uint64_t busy_until_ms;
-	bool stopped; /* stop_fd was readable while a statement waited or was under way */
+	uint64_t locked_at_ms; /* when the write lock was had last */
+	int wal_frames;        /* with checkpoints apart: at the last commit */
+	bool stopped;          /* stop_fd was readable while a statement waited or was under way */
 };
 
 /*
@@ -73,11 +75,13 @@ void sqlite_db_roll_back(struct sqlite_db *s, struct store_error *err);
 /* The first column of a query's first row; 0 when there is no row.  SQLITE_OK, or the code. */
 int sqlite_db_query_int(struct sqlite_db *s, const char *sql, int *ret);
 
-/*
- * After a piece of upkeep that took so long: time for batches.  STORE_OK, or STORE_STOPPED, at
- * once.
- */
-enum store_status sqlite_db_pause(struct sqlite_db *s, uint64_t took_ms);
+/* How long the write lock was held until now, and batches had to wait. */
+uint64_t sqlite_db_locked_ms(const struct sqlite_db *s);
+
+#define SQLITE_PAUSE_MS 50 /* longer than a writer sleeps between two looks at the lock */
+
+/* After a piece of upkeep: time for batches.  STORE_OK, or STORE_STOPPED, at once. */
+enum store_status sqlite_db_pause(struct sqlite_db *s, int ms);
 
 /* ---- the -wal ---- */
 
@@ -90,8 +94,20 @@ enum store_status sqlite_db_pause(struct sqlite_db *s, uint64_t took_ms);
 
 uint64_t sqlite_db_wal_bytes(struct sqlite_db *s);
 
-/* Is it at most SQLITE_WAL_SMALL, after a try to empty a greater one that holds no batch up? */
-bool sqlite_db_wal_is_small(struct sqlite_db *s);
+/*
+ * For upkeep: what was committed is copied by sqlite_db_pause(), without the lock, and not by the
+ * commit.  Else the next batch would have to do it.
+ */
+void sqlite_db_checkpoint_apart(struct sqlite_db *s);
+
+enum sqlite_wal {
+	SQLITE_WAL_FITS, /* it is at most SQLITE_WAL_SMALL */
+	SQLITE_WAL_BUSY, /* it will be soon: somebody writes, or short readers overlap */
+	SQLITE_WAL_KEPT, /* a reader stays; logs wal_kept */
+};
+
+/* Tries to empty one that is too great; batches wait for that for a moment at the most. */
+enum sqlite_wal sqlite_db_wal_trim(struct sqlite_db *s);
 
 /* STORE_RETRY where a reader keeps it beyond SQLITE_WAL_MAX. */
 enum store_status sqlite_db_wal_has_room(struct sqlite_db *s, struct store_error *err);

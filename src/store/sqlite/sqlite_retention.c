@@ -7,8 +7,9 @@
 #include "base/clock.h"
 #include "log/log.h"
 
-#define SLICE_MS 50    /* how long a batch may have to wait */
+#define SLICE_MS 100   /* how long the lock is held, and a batch may have to wait */
 #define ROUND_MS 30000 /* half of the janitor's minute */
+#define WAL_AGAIN_MS 1000
 
 #define ROWS_FIRST 1000
 #define ROWS_MAX 20000
@@ -25,13 +26,29 @@
 
 /* A slice should take SLICE_MS. */
 static unsigned
-adapt(unsigned n, uint64_t took_ms, unsigned max)
+adapt(unsigned n, uint64_t locked_ms, unsigned max)
 {
-	if (took_ms > SLICE_MS)
+	if (locked_ms > SLICE_MS)
 		return n > 1 ? n / 2 : 1;
-	if (took_ms < SLICE_MS / 2)
+	if (locked_ms < SLICE_MS / 2)
 		return n < max / 2 ? n * 2 : max;
 	return n;
+}
+
+/* Waits while the -wal is too great; *go is whether it is small then, before until_ms. */
+static enum store_status
+wait_for_wal(struct sqlite_db *s, uint64_t until_ms, bool *go)
+{
+	enum store_status status = STORE_OK;
+	enum sqlite_wal state = SQLITE_WAL_BUSY;
+
+	while (status == STORE_OK && state == SQLITE_WAL_BUSY && clock_ms() < until_ms) {
+		state = sqlite_db_wal_trim(s);
+		if (state == SQLITE_WAL_BUSY)
+			status = sqlite_db_pause(s, WAL_AGAIN_MS);
+	}
+	*go = state == SQLITE_WAL_FITS;
+	return status;
 }
 
 /* ---- rows ---- */
@@ -52,6 +69,7 @@ struct retention {
 	struct place at; /* everything up to here is done */
 	unsigned rows;   /* of the next slice */
 	bool singly;     /* something in it was refused */
+	bool more;       /* some are left for the next round */
 	uint64_t deleted;
 	uint64_t refused;
 	char refusal[STORE_ERROR_MAX]; /* SQLite's words for the last of these */
@@ -226,7 +244,7 @@ delete_singly(struct retention *r, struct store_error *err)
 static enum store_status
 delete_slice(struct retention *r, const struct place *last, struct store_error *err)
 {
-	uint64_t start_ms = clock_ms(), took_ms;
+	uint64_t locked_ms;
 	bool singly = r->singly;
 	enum store_status status;
 
@@ -234,27 +252,31 @@ delete_slice(struct retention *r, const struct place *last, struct store_error *
 	sqlite_db_roll_back(r->s, err); /* after a commit there is nothing to do */
 	if (status != STORE_OK)
 		return status;
-	took_ms = clock_ms() - start_ms;
+	locked_ms = sqlite_db_locked_ms(r->s);
 	if (!singly && !r->singly)
-		r->rows = adapt(r->rows, took_ms, ROWS_MAX);
-	return sqlite_db_pause(r->s, took_ms);
+		r->rows = adapt(r->rows, locked_ms, ROWS_MAX);
+	return sqlite_db_pause(r->s, SQLITE_PAUSE_MS);
 }
 
 static enum store_status
 delete_old(struct retention *r, uint64_t until_ms, struct store_error *err)
 {
-	enum store_status status = STORE_OK;
+	enum store_status status;
+	bool go;
 
-	while (status == STORE_OK && clock_ms() < until_ms && sqlite_db_wal_is_small(r->s)) {
+	while ((status = wait_for_wal(r->s, until_ms, &go)) == STORE_OK && go) {
 		struct place last;
 		unsigned found;
 		int rc = find_rows(r, &r->at, r->rows, &last, &found);
 
 		if (rc != SQLITE_OK)
 			return sqlite_db_fail(r->s, rc, err);
-		if (found == 0)
+		r->more = found > 0;
+		if (!r->more)
 			break;
 		status = delete_slice(r, &last, err);
+		if (status != STORE_OK)
+			break;
 	}
 	return status;
 }
@@ -264,7 +286,8 @@ tell(const struct retention *r)
 {
 	if (r->deleted)
 		log_event(LOG_INFO, "rows_deleted", LOG_U64("rows", r->deleted),
-			  LOG_TIME("older_than", r->before_us));
+			  LOG_TIME("older_than", r->before_us),
+			  r->more ? LOG_BOOL("more", true) : LOG_NONE);
 	if (r->refused)
 		log_event_limited(LOG_WARNING, "retention_failed", "retention_failed",
 				  LOG_U64("rows", r->refused), LOG_STR("error", r->refusal),
@@ -330,11 +353,12 @@ enum store_status
 sqlite_shrink(struct sqlite_db *s, struct store_error *err)
 {
 	uint64_t until_ms = clock_ms() + ROUND_MS / 2;
-	enum store_status status = STORE_OK;
+	enum store_status status;
 	unsigned n = PAGES_FIRST;
+	bool go;
 
-	while (status == STORE_OK && clock_ms() < until_ms && sqlite_db_wal_is_small(s)) {
-		uint64_t start_ms = clock_ms(), spare, took_ms;
+	while ((status = wait_for_wal(s, until_ms, &go)) == STORE_OK && go) {
+		uint64_t spare, locked_ms;
 		int rc = count_spare(s, &spare);
 
 		if (rc != SQLITE_OK)
@@ -342,10 +366,12 @@ sqlite_shrink(struct sqlite_db *s, struct store_error *err)
 		if (spare == 0)
 			break;
 		status = free_pages(s, spare < n ? spare : n, err);
-		took_ms = clock_ms() - start_ms;
-		n = adapt(n, took_ms, PAGES_MAX);
+		locked_ms = sqlite_db_locked_ms(s);
+		n = adapt(n, locked_ms, PAGES_MAX);
 		if (status == STORE_OK)
-			status = sqlite_db_pause(s, took_ms);
+			status = sqlite_db_pause(s, SQLITE_PAUSE_MS);
+		if (status != STORE_OK)
+			break;
 	}
 	return status;
 }

@@ -51,8 +51,12 @@ static enum store_status
 sqlite_upkeep_connect(struct upkeep *base, struct store_error *err)
 {
 	struct sqlite_upkeep *u = upkeep_of(base);
+	enum store_status status =
+	    sqlite_db_open(&u->db, &u->conf->database, u->stop_fd, true, err);
 
-	return sqlite_db_open(&u->db, &u->conf->database, u->stop_fd, true, err);
+	if (status == STORE_OK)
+		sqlite_db_checkpoint_apart(&u->db);
+	return status;
 }
 
 static void
@@ -124,7 +128,8 @@ clean(struct sqlite_db *s, struct old *o, struct store_error *err)
 			bind_old(s->st[ST_LEDGER_SETTLE], o, last);
 			rc = sqlite_db_execute(s, ST_LEDGER_SETTLE);
 		}
-		status = rc == SQLITE_OK ? sqlite_db_pause(s, 0) : sqlite_db_fail(s, rc, err);
+		status = rc == SQLITE_OK ? sqlite_db_pause(s, SQLITE_PAUSE_MS)
+					 : sqlite_db_fail(s, rc, err);
 	}
 	return status;
 }
@@ -169,7 +174,7 @@ sqlite_maintain(struct upkeep *base, const char *collector, uint64_t floor, stru
 	if (status == STORE_OK)
 		status = sqlite_shrink(&u->db, err);
 	if (status == STORE_OK) /* also where nothing was to be deleted */
-		(void)sqlite_db_wal_is_small(&u->db);
+		(void)sqlite_db_wal_trim(&u->db);
 	return status;
 }
 
