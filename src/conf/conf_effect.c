@@ -18,7 +18,7 @@ struct effect {
 	const char *key;
 	unsigned needs;
 	const char *sqlite;  /* why it has none there; NULL: it has */
-	const char *none[2]; /* values that ask for nothing */
+	const char *none[2]; /* values that ask for nothing, beside the default */
 };
 
 #define NO_CHUNKS "an SQLite table has no chunks"
@@ -41,31 +41,31 @@ static const struct effect effects[] = {
 	{"buffer.spool_limit", SPOOL, NULL, {NULL}},
 	{"buffer.sync", SPOOL, NULL, {NULL}},
 	{"buffer.overflow", 0, NULL, {NULL}},
-	{"buffer.keep", SPOOL, NULL, {"0"}},
+	{"buffer.keep", SPOOL, NULL, {NULL}},
 
 	{"timestamps.max_age", 0, NULL, {NULL}},
 	{"timestamps.max_future", 0, NULL, {NULL}},
 
 	{"database.uri", 0, NULL, {NULL}},
-	{"database.password_file", 0, "an SQLite file has no password", {""}},
+	{"database.password_file", 0, "an SQLite file has no password", {NULL}},
 	{"database.connections", 0, "SQLite lets one connection write at a time", {"1"}},
 	{"database.create", 0, NULL, {NULL}},
 	{"database.migrate", 0, NULL, {NULL}},
 	{"database.connect_timeout", 0, NULL, {NULL}},
 	{"database.ledger_keep", 0, NULL, {NULL}},
-	{"database.timescaledb", HERE, "SQLite has no TimescaleDB", {"auto", "off"}},
-	{"database.citus", 0, "SQLite has no Citus", {"auto", "off"}},
+	{"database.timescaledb", HERE, "SQLite has no TimescaleDB", {"off"}},
+	{"database.citus", 0, "SQLite has no Citus", {"auto"}},
 
 	{"table.chunk_interval", MIGRATE, NO_CHUNKS, {NULL}},
-	{"table.retention", MIGRATE, NULL, {""}},
+	{"table.retention", MIGRATE, NULL, {NULL}},
 	{"table.compress_after", MIGRATE | TIMESCALEDB, NO_COLUMNSTORE, {""}},
-	{"table.rollups", MIGRATE | TIMESCALEDB, "SQLite has no continuous aggregates", {""}},
-	{"table.direct_compress", TIMESCALEDB, NO_COLUMNSTORE, {"off"}},
+	{"table.rollups", MIGRATE | TIMESCALEDB, "SQLite has no continuous aggregates", {NULL}},
+	{"table.direct_compress", TIMESCALEDB, NO_COLUMNSTORE, {NULL}},
 	{"table.max_new_chunks", 0, NO_CHUNKS, {NULL}},
 
 	{"log.level", 0, NULL, {NULL}},
 	{"log.target", 0, NULL, {NULL}},
-	{"log.metrics", INFO, NULL, {"false"}},
+	{"log.metrics", INFO, NULL, {NULL}},
 };
 /* clang-format on */
 
@@ -142,6 +142,8 @@ is_value(const struct conf_key *k, const struct conf *c, const char *text)
 static bool
 asks_for_something(const struct effect *e, const struct conf_key *k, const struct conf *c)
 {
+	if (is_value(k, c, conf_key_default(k)))
+		return false;
 	for (size_t i = 0; i < COUNT(e->none); i++)
 		if (e->none[i] && is_value(k, c, e->none[i]))
 			return false;

@@ -23,7 +23,7 @@ enum conf_found {
 typedef void conf_effect_fn(void *arg, const char *key, const char *where, const char *reason);
 
 /*
- * Calls fn for each key that was set, asks for something, and has no effect.  With CONF_FOUND_NOTHING
+ * Calls fn for each key that was set to other than its default, asks for something, and has no effect.  With CONF_FOUND_NOTHING
  * these are the ones that the configuration itself tells; with another, those that only what was
  * found does.
  */

@@ -25,7 +25,7 @@ static const struct {
 	const char *key;
 	const char *value; /* which asks for something */
 	unsigned acts;
-	const char *none; /* a value that asks for nothing, or NULL */
+	const char *none; /* a value that asks for nothing, the default or another; or NULL */
 } keys[] = {
     {"listen", "127.0.0.1:1", ALL, NULL},
     {"max_clients", "5", ALL, NULL},
@@ -50,14 +50,14 @@ static const struct {
     {"database.migrate", "false", ALL, NULL},
     {"database.connect_timeout", "1", ALL, NULL},
     {"database.ledger_keep", "2 days", ALL, NULL},
-    {"database.timescaledb", "require", PLAIN | TIMESCALEDB, "auto"},
-    {"database.citus", "require", SERVERS, "off"},
-    {"table.chunk_interval", "1 day", SERVERS, NULL}, /* also where it is the default */
+    {"database.timescaledb", "require", PLAIN | TIMESCALEDB, "off"},
+    {"database.citus", "require", SERVERS, "auto"},
+    {"table.chunk_interval", "2 days", SERVERS, "1 day"},
     {"table.retention", "30 days", ALL, ""},
     {"table.compress_after", "1 day", TIMESCALEDB, ""},
     {"table.rollups", "1 hour", TIMESCALEDB, ""},
     {"table.direct_compress", "auto", TIMESCALEDB, "off"},
-    {"table.max_new_chunks", "5", SERVERS, NULL},
+    {"table.max_new_chunks", "5", SERVERS, "16"},
     {"log.level", "debug", ALL, NULL},
     {"log.target", "stderr", ALL, NULL},
     {"log.metrics", "true", ALL, "false"},

@@ -151,6 +151,15 @@ number(const char *sql)
 	return (int)strtol(out, NULL, 10);
 }
 
+static off_t
+size_of(const char *name)
+{
+	struct stat sb;
+
+	ck_assert_int_eq(stat(name, &sb), 0);
+	return sb.st_size;
+}
+
 START_TEST(a_new_file_becomes_smaller)
 {
 	int before;
@@ -161,6 +170,7 @@ START_TEST(a_new_file_becomes_smaller)
 	assert_rows("10\n");
 	ck_assert_int_lt(number("PRAGMA page_count"), before / 2);
 	ck_assert_int_le(number("PRAGMA freelist_count"), 256);
+	ck_assert_int_lt(size_of(path), before * 4096 / 2);
 	assert_query(path, "PRAGMA integrity_check", "ok\n");
 }
 END_TEST
@@ -182,10 +192,7 @@ static char wal[160];
 static off_t
 wal_size(void)
 {
-	struct stat sb;
-
-	ck_assert_int_eq(stat(wal, &sb), 0);
-	return sb.st_size;
+	return size_of(wal);
 }
 
 /* A reader that stays, and a -wal that has grown for its sake. */

@@ -29,8 +29,9 @@ struct sqlite_clock {
 
 /*
  * Looks at the clock, and remembers it in c and in the file.  *now_us is what it shows, or 0 where
- * nothing may count as old by it.  retained says that rows of metrics are meant, too.  Logs
- * clock_differs, deletion_paused and deletion_resumed.
+ * nothing may count as old by it.  retained says that rows of metrics are meant, too: they may only
+ * where c->trusted, which an empty table does not make it.  Logs clock_differs, deletion_paused and
+ * deletion_resumed.
  */
 enum store_status sqlite_clock_look(struct sqlite_clock *c, struct sqlite_db *s, bool retained,
 				    uint64_t *now_us, struct store_error *err);

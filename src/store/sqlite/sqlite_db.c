@@ -298,14 +298,21 @@ sqlite_db_checkpoint_apart(struct sqlite_db *s)
 	(void)sqlite3_wal_hook(s->db, on_commit, s); /* takes the automatic checkpoint's place */
 }
 
+void
+sqlite_db_copy_wal(struct sqlite_db *s, int min_frames)
+{
+	if (s->wal_frames < min_frames)
+		return;
+	(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	s->wal_frames = 0;
+}
+
 enum store_status
 sqlite_db_pause(struct sqlite_db *s, int ms)
 {
 	struct pollfd pfd = {.fd = s->stop_fd, .events = POLLIN};
 
-	if (s->wal_frames >= CHECKPOINT_FRAMES)
-		(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-	s->wal_frames = 0;
+	sqlite_db_copy_wal(s, CHECKPOINT_FRAMES);
 	return poll(&pfd, 1, ms) > 0 ? STORE_STOPPED : STORE_OK;
 }
 

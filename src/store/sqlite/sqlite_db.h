@@ -38,7 +38,7 @@ struct sqlite_db {
 	uint64_t busy_ms; /* how long to wait for a lock; 0: database.connect_timeout */
 	uint64_t busy_until_ms;
 	uint64_t locked_at_ms; /* when the write lock was had last */
-	int wal_frames;        /* with checkpoints apart: at the last commit */
+	int wal_frames;        /* with checkpoints apart: not copied by us */
 	bool stopped;          /* stop_fd was readable while a statement waited or was under way */
 };
 
@@ -99,6 +99,12 @@ uint64_t sqlite_db_wal_bytes(struct sqlite_db *s);
  * commit.  Else the next batch would have to do it.
  */
 void sqlite_db_checkpoint_apart(struct sqlite_db *s);
+
+/*
+ * ... and by this, if there are so many frames to be copied.  Only then does the file lose the pages
+ * that were given back.
+ */
+void sqlite_db_copy_wal(struct sqlite_db *s, int min_frames);
 
 enum sqlite_wal {
 	SQLITE_WAL_FITS, /* it is at most SQLITE_WAL_SMALL */

@@ -158,7 +158,7 @@ delete_old(struct sqlite_upkeep *u, const char *collector, uint64_t floor, struc
 	if (status != STORE_OK || !now_us)
 		return status;
 	status = clean_ledger(u, collector, floor, now_us, err);
-	if (status == STORE_OK && keep_us && now_us > keep_us)
+	if (status == STORE_OK && keep_us && u->clock.trusted && now_us > keep_us)
 		status = sqlite_retention(&u->db, now_us - keep_us, err);
 	return status;
 }
@@ -173,9 +173,11 @@ sqlite_maintain(struct upkeep *base, const char *collector, uint64_t floor, stru
 		status = delete_old(u, collector, floor, err);
 	if (status == STORE_OK)
 		status = sqlite_shrink(&u->db, err);
-	if (status == STORE_OK) /* also where nothing was to be deleted */
-		(void)sqlite_db_wal_trim(&u->db);
-	return status;
+	if (status != STORE_OK)
+		return status;
+	sqlite_db_copy_wal(&u->db, 1);
+	(void)sqlite_db_wal_trim(&u->db); /* also where nothing was to be deleted */
+	return STORE_OK;
 }
 
 static enum store_status
