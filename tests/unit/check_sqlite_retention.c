@@ -133,7 +133,7 @@ START_TEST(a_table_without_rowids)
 		      "PRIMARY KEY (time, metric_name)) WITHOUT ROWID");
 	conf.table.retention_us = 30 * DAY_US;
 	must_open();
-	execute(path, "DROP VIEW metrics_latest");
+	fill("fresh", FRESH, 1);
 	ck_assert_int_eq(maintain(COLLECTOR, UINT64_MAX), STORE_HOLD);
 	ck_assert(!err.setup); /* which would be asked for again and again */
 	ck_assert_int_eq(put(1, three, 3), STORE_OK);
