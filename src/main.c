@@ -8,7 +8,7 @@
 #include "config.h"
 #include "server.h"
 #include "conf/conf.h"
-#include "conf/conf_uri.h"
+#include "conf/conf_effect.h"
 #include "log/log.h"
 
 #define EXIT_USAGE 2
@@ -46,6 +46,14 @@ report(void *arg, const char *line)
 	}
 }
 
+static void
+report_ignored(void *arg, const char *key, const char *where, const char *reason)
+{
+	(void)arg;
+	(void)key;
+	(void)fprintf(stderr, "metric-collectord: %s: has no effect: %s\n", where, reason);
+}
+
 /* What is given for database.uri may hold a password: ps(1) shows it no longer than it must. */
 static const char *
 take_override(char *arg)
@@ -58,11 +66,23 @@ take_override(char *arg)
 	return copy;
 }
 
+static void
+warn(const struct conf *conf, const struct conf_source *source)
+{
+	if (log_is_journal(STDERR_FILENO)) {
+		(void)log_open(LOG_TARGET_AUTO, LOG_INFO);
+		conf_log_ignored(conf, CONF_FOUND_NOTHING);
+		return;
+	}
+	if (conf_shows_password(source))
+		(void)fprintf(stderr, "metric-collectord: warning: %s\n", CONF_PASSWORD_SHOWN);
+	conf_without_effect(conf, CONF_FOUND_NOTHING, report_ignored, NULL);
+}
+
 static int
 check(const struct conf *conf, const struct conf_source *source)
 {
-	if (conf_shows_password(source) && !log_is_journal(STDERR_FILENO))
-		(void)fprintf(stderr, "metric-collectord: warning: %s\n", CONF_PASSWORD_SHOWN);
+	warn(conf, source);
 	if (log_is_journal(STDOUT_FILENO)) {
 		(void)log_open(conf->log.target, conf->log.level);
 		log_event(LOG_INFO, "configuration_ok", LOG_STR("file", conf->file));

@@ -13,6 +13,7 @@
 #include "buffer/spool/spool.h"
 #include "config.h"
 #include "server_reload.h"
+#include "conf/conf_effect.h"
 #include "net/clients.h"
 #include "net/listeners.h"
 #include "net/loop.h"
@@ -302,6 +303,7 @@ server_apply(struct server *s, struct conf *conf)
 	if (log_open(conf->log.target, conf->log.level) < 0)
 		log_event(LOG_ERR, "reload_failed",
 			  LOG_STR("error", "log.target: the journal cannot be reached"));
+	conf_log_ignored(conf, CONF_FOUND_NOTHING);
 	queue_set_conf(s->queue, conf);
 	clients_set_conf(s->clients, conf);
 	clients_set_most(s->clients, s->most_clients);
@@ -640,6 +642,7 @@ server_run(const struct conf_source *source, struct conf *conf)
 	if (conf_shows_password(source))
 		log_event(LOG_WARNING, "password_visible", LOG_STR("hint", CONF_PASSWORD_SHOWN));
 	server_share_descriptors(&s);
+	conf_log_ignored(conf, CONF_FOUND_NOTHING);
 	if (r == 0)
 		r = server_start(&s);
 	if (r == 0) {

@@ -67,26 +67,42 @@ static void __attribute__((format(printf, 2, 3))) report(struct load *l, const c
 	fail(l, -EINVAL);
 }
 
+/* Who set it, and which key: see conf_where().  NULL when memory is short. */
+static char *
+where_text(const struct load *l, const struct conf_key *k)
+{
+	const struct origin *o = &l->origins[conf_key_index(k)];
+	char *text = NULL;
+	int r = -1;
+
+	switch (o->from) {
+	case FROM_DEFAULT:
+		r = asprintf(&text, "%s", conf_key_name(k));
+		break;
+	case FROM_FILE:
+		r = asprintf(&text, "%s:%u: %s", l->file->path, o->line, conf_key_name(k));
+		break;
+	case FROM_ENVIRONMENT:
+		r = asprintf(&text, "environment: %s", o->variable);
+		break;
+	case FROM_OPTION:
+		r = asprintf(&text, "-o %s", conf_key_name(k));
+		break;
+	}
+	return r < 0 ? NULL : text;
+}
+
 /* "FILE:3: batch.interval: WHAT", "environment: BATCH_INTERVAL: WHAT", "-o batch.interval: ..." */
 static void
 report_key(struct load *l, const struct conf_key *k, const char *what)
 {
-	const struct origin *o = &l->origins[conf_key_index(k)];
+	char *where = where_text(l, k);
 
-	switch (o->from) {
-	case FROM_DEFAULT:
-		report(l, "%s: %s", conf_key_name(k), what);
-		break;
-	case FROM_FILE:
-		report(l, "%s:%u: %s: %s", l->file->path, o->line, conf_key_name(k), what);
-		break;
-	case FROM_ENVIRONMENT:
-		report(l, "environment: %s: %s", o->variable, what);
-		break;
-	case FROM_OPTION:
-		report(l, "-o %s: %s", conf_key_name(k), what);
-		break;
-	}
+	if (where)
+		report(l, "%s: %s", where, what);
+	else
+		fail(l, -ENOMEM);
+	free(where);
 }
 
 static struct origin *
@@ -455,6 +471,24 @@ check_together(struct load *l)
 
 /* ---- all of it ---- */
 
+/* For those that ask later. */
+static void
+keep_where(struct load *l)
+{
+	l->conf->where = calloc(conf_key_count(), sizeof(*l->conf->where));
+	if (!l->conf->where) {
+		fail(l, -ENOMEM);
+		return;
+	}
+	for (size_t i = 0; i < conf_key_count(); i++) {
+		if (l->origins[i].from == FROM_DEFAULT)
+			continue;
+		l->conf->where[i] = where_text(l, conf_key_at(i));
+		if (!l->conf->where[i])
+			fail(l, -ENOMEM);
+	}
+}
+
 static void
 load_all(struct load *l)
 {
@@ -469,6 +503,8 @@ load_all(struct load *l)
 	load_store(l);
 	if (!l->error) /* else a value that is compared may not be the one that is meant */
 		check_together(l);
+	if (!l->error)
+		keep_where(l);
 }
 
 int
@@ -519,12 +555,22 @@ conf_unref(struct conf *c)
 {
 	if (!c || __atomic_sub_fetch(&c->refs, 1, __ATOMIC_ACQ_REL) > 0)
 		return;
-	for (size_t i = 0; i < conf_key_count(); i++)
+	for (size_t i = 0; i < conf_key_count(); i++) {
 		conf_key_clear(conf_key_at(i), c);
+		if (c->where)
+			free(c->where[i]);
+	}
+	free(c->where);
 	conf_secret_free(c->database.password);
 	free(c->database.path);
 	free(c->file);
 	free(c);
+}
+
+const char *
+conf_where(const struct conf *c, size_t index)
+{
+	return c->where ? c->where[index] : NULL;
 }
 
 /* The password is no key; wherever it comes from, it is told as its file. */

@@ -95,6 +95,7 @@ struct conf {
 	struct conf_database database;
 	struct conf_table table;
 	struct conf_log log;
+	char **where; /* see conf_where() */
 };
 
 /* Where settings come from. */
@@ -121,6 +122,12 @@ bool conf_shows_password(const struct conf_source *src);
 
 struct conf *conf_ref(struct conf *c);
 void conf_unref(struct conf *c); /* NULL is fine; passwords are wiped */
+
+/*
+ * Who has set the key of this index (conf_key.h), as reports begin: "FILE:3: batch.interval",
+ * "environment: DB_HOST", "-o batch.interval".  NULL: nobody, it has its default.
+ */
+const char *conf_where(const struct conf *c, size_t index);
 
 /*
  * Calls fn for each key that differs between two configurations; restart says

@@ -94,7 +94,7 @@ GOOD = {
     "networks": 'allow = {"10.0.0.0/8", "192.0.2.1", "2001:db8::/32"}\n',
     "units": 'batch { max_bytes = "1.5M" }\ntimestamps { max_age = "30 days" max_future = "1 hour" }\n',
     "fraction": "batch { interval = 0.25 }\n",
-    "rollups": 'table { rollups = {"1 minute", "1 hour"} retention = "90 days" }\n',
+    "rollups": 'database { uri = "host=db" }\ntable { rollups = {"1 minute", "1 hour"} retention = "90 days" }\n',
     "key value": 'database { uri = "host=db dbname=metrics_db user=collector" }\n',
 }
 

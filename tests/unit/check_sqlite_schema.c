@@ -37,20 +37,6 @@ overwrite(off_t at, int byte, size_t n)
 	free(junk);
 }
 
-START_TEST(not_a_database)
-{
-	overwrite(0, 'x', 4096);
-	open_is_held("not a database");
-}
-END_TEST
-
-START_TEST(a_directory)
-{
-	ck_assert_int_eq(mkdir(path, 0700), 0);
-	open_is_held("unable to open");
-}
-END_TEST
-
 /* Tests run as root, whom no permission stops; a file of a later format is read-only to all. */
 START_TEST(read_only)
 {
@@ -261,8 +247,6 @@ END_TEST
 static void
 add_tests(TCase *tc)
 {
-	tcase_add_test(tc, not_a_database);
-	tcase_add_test(tc, a_directory);
 	tcase_add_test(tc, read_only);
 	tcase_add_test(tc, damaged);
 	tcase_add_test(tc, foreign_table);

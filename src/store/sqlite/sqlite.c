@@ -234,9 +234,10 @@ sqlite_put(struct store *base, const struct batch_view *b, struct store_result *
 {
 	struct sqlite_db *s = &sqlite_of(base)->db;
 	struct store_result res = {0};
-	enum store_status status;
+	enum store_status status = sqlite_db_wal_has_room(s, err);
 
-	status = sqlite_db_begin(s, err);
+	if (status == STORE_OK)
+		status = sqlite_db_begin(s, err);
 	if (status == STORE_OK)
 		status = put_batch(s, b, &res, err);
 	sqlite_db_roll_back(s, err); /* after a commit there is nothing to do */
@@ -252,8 +253,10 @@ static enum store_status
 sqlite_check(struct store *base, struct store_error *err)
 {
 	struct sqlite_db *s = &sqlite_of(base)->db;
-	enum store_status status = sqlite_db_begin(s, err);
+	enum store_status status = sqlite_db_wal_has_room(s, err);
 
+	if (status == STORE_OK)
+		status = sqlite_db_begin(s, err);
 	sqlite_db_roll_back(s, err);
 	return status;
 }

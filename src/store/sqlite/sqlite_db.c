@@ -2,23 +2,25 @@
 #include "store/sqlite/sqlite_db.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "log/log.h"
 #include "store/migrate.h"
+#include "store/sqlite/sqlite_file.h"
 
 #define FLAVOUR "sqlite"
 
 #define PROGRESS_OPS 20000 /* of SQLite's machine, a few ms: how often stop_fd is looked at */
 #define BUSY_STEP_MS 20
+#define WAL_WAIT_MS 200 /* for readers of the -wal; batches wait meanwhile */
+
+#define TEXT(number) TEXT_OF(number)
+#define TEXT_OF(number) #number
 
 #define US_PER_SECOND UINT64_C(1000000)
 #define US_PER_DAY (86400 * US_PER_SECOND)
@@ -87,10 +89,21 @@ iso_time(struct iso_time *t, uint64_t us)
 	"sql/sqlite/ and set database.migrate, or rename a foreign table of that name"
 #define HINT_ACCESS                                                                      \
 	"the daemon's user needs to write the database file, its -wal and -shm, and to " \
-	"make files in their directory"
-#define HINT_DAMAGED                                                                             \
-	"the database file is damaged: salvage it with 'sqlite3 FILE .recover', or move it and " \
-	"its -wal and -shm away for a new one to be made"
+	"make files in their directory: chown metric-collectord FILE*"
+#define HINT_DAMAGED                                                                            \
+	"the database file is damaged: salvage it with 'sqlite3 FILE .recover | sqlite3 NEW', " \
+	"or move it and its -wal and -shm away for a new one to be made (mv FILE FILE.old); "   \
+	"metrics wait until then"
+#define HINT_NO_DATABASE                                                                         \
+	"the file is no SQLite database, or its beginning is damaged: name another one in "      \
+	"database.uri, or move it and its -wal and -shm away for a new one to be made (mv FILE " \
+	"FILE.old); metrics wait until then"
+#define HINT_READER                                                                             \
+	"a program has been reading from the database in one transaction all the time: end it " \
+	"(fuser -v FILE FILE-wal says which)"
+#define HINT_FOREIGN                                                                         \
+	"the file belongs to another application: name another one in database.uri; or, if " \
+	"metrics shall go into it, sqlite3 FILE 'PRAGMA application_id = 0'"
 
 /* Looked up by the extended code, then by the primary one.  What is not here is held. */
 static const struct error_class {
@@ -108,15 +121,12 @@ static const struct error_class {
     {SQLITE_IOERR_CORRUPTFS, STORE_HOLD, true, "the file system is damaged: check and repair it"},
     {SQLITE_PROTOCOL, STORE_RETRY, true, NULL},
     {SQLITE_CANTOPEN, STORE_RETRY, true, HINT_ACCESS},
-    {SQLITE_CANTOPEN_ISDIR, STORE_HOLD, true, "database.uri names a directory, not a file"},
     {SQLITE_READONLY, STORE_HOLD, true, HINT_ACCESS},
     {SQLITE_READONLY_DBMOVED, STORE_RETRY, true, NULL},
     {SQLITE_PERM, STORE_HOLD, true, HINT_ACCESS},
     {SQLITE_AUTH, STORE_HOLD, true, HINT_ACCESS},
     {SQLITE_CORRUPT, STORE_HOLD, true, HINT_DAMAGED},
-    {SQLITE_NOTADB, STORE_HOLD, true,
-     "database.uri names a file that is not an SQLite database: "
-     "choose another name, or move the file away"},
+    {SQLITE_NOTADB, STORE_HOLD, true, HINT_NO_DATABASE},
     {SQLITE_SCHEMA, STORE_HOLD, true, HINT_TABLE, true},
     {SQLITE_ERROR, STORE_HOLD, true, HINT_TABLE, true},
     {SQLITE_CONSTRAINT, STORE_HOLD, true, HINT_TABLE},
@@ -146,16 +156,19 @@ enum store_status
 sqlite_db_fail(const struct sqlite_db *s, int rc, struct store_error *err)
 {
 	const struct error_class *c = error_class(rc);
+	int system = s->db ? sqlite3_system_errno(s->db) : 0;
 
-	(void)snprintf(err->text, sizeof(err->text), "%s: %s", s->conf->path,
-		       s->db ? sqlite3_errmsg(s->db) : sqlite3_errstr(rc));
+	if ((rc & 0xff) != SQLITE_CANTOPEN && (rc & 0xff) != SQLITE_IOERR)
+		system = 0; /* of an earlier call */
+	(void)snprintf(err->text, sizeof(err->text), "%s: %s%s%s", s->conf->path,
+		       s->db ? sqlite3_errmsg(s->db) : sqlite3_errstr(rc), system ? ": " : "",
+		       system ? strerror(system) : "");
 	if (s->stopped)
 		return STORE_STOPPED;
 	err->hint = c->hint;
 	err->reconnect = c->reconnect;
 	err->setup = c->setup;
-	if ((rc & 0xff) == SQLITE_CANTOPEN && s->db &&
-	    errno_needs_operator(sqlite3_system_errno(s->db)))
+	if ((rc & 0xff) == SQLITE_CANTOPEN && errno_needs_operator(system))
 		return STORE_HOLD;
 	return c->status;
 }
@@ -170,7 +183,7 @@ on_busy(void *arg, int count)
 	uint64_t now = clock_ms();
 
 	if (count == 0)
-		s->busy_until_ms = now + s->conf->connect_timeout_ms;
+		s->busy_until_ms = now + (s->busy_ms ? s->busy_ms : s->conf->connect_timeout_ms);
 	if (now >= s->busy_until_ms)
 		return 0;
 	if (poll(&pfd, 1, count < BUSY_STEP_MS ? count + 1 : BUSY_STEP_MS) > 0)
@@ -242,6 +255,7 @@ sqlite_db_begin(struct sqlite_db *s, struct store_error *err)
 {
 	int rc = sqlite_db_execute(s, ST_BEGIN);
 
+	s->locked_at_ms = clock_ms();
 	return rc == SQLITE_OK ? check_moved(s, err) : sqlite_db_fail(s, rc, err);
 }
 
@@ -257,71 +271,115 @@ sqlite_db_commit(struct sqlite_db *s, struct store_error *err)
 	return rc == SQLITE_OK ? STORE_OK : sqlite_db_fail(s, rc, err);
 }
 
+/* ---- upkeep beside batches ---- */
+
+#define CHECKPOINT_FRAMES 4000 /* four times what a batch copies: slices touch the same pages */
+
+uint64_t
+sqlite_db_locked_ms(const struct sqlite_db *s)
+{
+	return clock_ms() - s->locked_at_ms;
+}
+
+static int
+on_commit(void *arg, sqlite3 *db, const char *name, int frames)
+{
+	struct sqlite_db *s = arg;
+
+	(void)db;
+	(void)name;
+	s->wal_frames = frames;
+	return SQLITE_OK;
+}
+
+void
+sqlite_db_checkpoint_apart(struct sqlite_db *s)
+{
+	(void)sqlite3_wal_hook(s->db, on_commit, s); /* takes the automatic checkpoint's place */
+}
+
+void
+sqlite_db_copy_wal(struct sqlite_db *s, int min_frames)
+{
+	if (s->wal_frames < min_frames)
+		return;
+	(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	s->wal_frames = 0;
+}
+
+enum store_status
+sqlite_db_pause(struct sqlite_db *s, int ms)
+{
+	struct pollfd pfd = {.fd = s->stop_fd, .events = POLLIN};
+
+	sqlite_db_copy_wal(s, CHECKPOINT_FRAMES);
+	return poll(&pfd, 1, ms) > 0 ? STORE_STOPPED : STORE_OK;
+}
+
+uint64_t
+sqlite_db_wal_bytes(struct sqlite_db *s)
+{
+	sqlite3_file *wal = NULL;
+	sqlite3_int64 size = 0;
+
+	(void)sqlite3_file_control(s->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+	if (!wal || !wal->pMethods || wal->pMethods->xFileSize(wal, &size) != SQLITE_OK)
+		return 0;
+	return (uint64_t)size;
+}
+
+/*
+ * First what needs no lock: copying, which gets as far as the oldest reader lets it.  Then those that
+ * read from the end are waited for, while new ones need the -wal no more.
+ */
+static enum sqlite_wal
+empty_wal(struct sqlite_db *s, uint64_t goal)
+{
+	int frames = 0, copied = 0;
+	int rc =
+	    sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &frames, &copied);
+
+	if (rc == SQLITE_OK && copied < frames)
+		return SQLITE_WAL_KEPT;
+	s->busy_ms = WAL_WAIT_MS;
+	(void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	s->busy_ms = 0;
+	return sqlite_db_wal_bytes(s) <= goal ? SQLITE_WAL_FITS : SQLITE_WAL_BUSY;
+}
+
+enum sqlite_wal
+sqlite_db_wal_trim(struct sqlite_db *s)
+{
+	uint64_t bytes = sqlite_db_wal_bytes(s);
+	enum sqlite_wal state = SQLITE_WAL_FITS;
+
+	if (bytes > SQLITE_WAL_SMALL)
+		state = empty_wal(s, SQLITE_WAL_SMALL);
+	if (state == SQLITE_WAL_KEPT)
+		log_event_limited(LOG_WARNING, "wal_kept", "wal_kept", LOG_U64("bytes", bytes),
+				  LOG_STR("hint", HINT_READER));
+	return state;
+}
+
+enum store_status
+sqlite_db_wal_has_room(struct sqlite_db *s, struct store_error *err)
+{
+	uint64_t bytes = sqlite_db_wal_bytes(s);
+
+	if (bytes <= SQLITE_WAL_MAX || empty_wal(s, SQLITE_WAL_MAX) == SQLITE_WAL_FITS)
+		return STORE_OK;
+	if (s->stopped)
+		return STORE_STOPPED;
+	(void)snprintf(
+	    err->text, sizeof(err->text),
+	    "%s-wal: has grown to %llu bytes, since a reader keeps it from being emptied",
+	    s->conf->path, (unsigned long long)bytes);
+	err->hint = HINT_READER;
+	return STORE_RETRY;
+}
+
 /* ---- opening ---- */
 
-/* Makes the last component of the database's directory, so that it survives a crash. */
-static int
-make_directory(const char *dir)
-{
-	char *copy;
-	char *slash;
-	int fd;
-
-	if (mkdir(dir, 0750) < 0)
-		return errno == EEXIST ? 0 : -errno;
-	copy = strdup(dir);
-	if (!copy)
-		return -ENOMEM;
-	slash = strrchr(copy, '/');
-	if (slash)
-		slash[slash == copy] = '\0';
-	fd = open(slash ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0) {
-		(void)fsync(fd);
-		(void)close(fd);
-	}
-	free(copy);
-	return 0;
-}
-
-/* SQLite makes a missing file, but not its directory, and says only "unable to open". */
-static enum store_status
-prepare_path(const struct conf_database *conf, bool make, struct store_error *err)
-{
-	struct stat sb;
-	char *dir;
-	char *slash;
-	int r = 0;
-
-	if (stat(conf->path, &sb) == 0 || errno != ENOENT)
-		return STORE_OK;
-	if (!make || !conf->create) {
-		(void)snprintf(err->text, sizeof(err->text), "%s: no such file", conf->path);
-		err->hint = "make the database, or set database.create = true";
-		err->setup = true;
-		return STORE_HOLD;
-	}
-	dir = strdup(conf->path);
-	if (!dir) {
-		(void)snprintf(err->text, sizeof(err->text), "%s", strerror(ENOMEM));
-		return STORE_RETRY;
-	}
-	slash = strrchr(dir, '/');
-	if (slash && slash != dir) {
-		*slash = '\0';
-		r = make_directory(dir);
-	}
-	if (r < 0) {
-		(void)snprintf(err->text, sizeof(err->text), "cannot make the directory %s: %s",
-			       dir, strerror(-r));
-		err->hint = "make the directory and give it to the daemon's user, or change "
-			    "database.uri";
-	}
-	free(dir);
-	return r < 0 ? STORE_HOLD : STORE_OK;
-}
-
-/* The first column of a query's first row, as a number; 0 when there is no row. */
 static int
 query_int(sqlite3 *db, const char *sql, int *ret)
 {
@@ -332,6 +390,12 @@ query_int(sqlite3 *db, const char *sql, int *ret)
 		return rc;
 	*ret = sqlite3_step(st) == SQLITE_ROW ? sqlite3_column_int(st, 0) : 0;
 	return sqlite3_finalize(st);
+}
+
+int
+sqlite_db_query_int(struct sqlite_db *s, const char *sql, int *ret)
+{
+	return query_int(s->db, sql, ret);
 }
 
 static int
@@ -426,7 +490,7 @@ migrate(sqlite3 *db)
 static const char settings[] = "PRAGMA journal_mode = WAL;"
 			       "PRAGMA synchronous = EXTRA;"
 			       "PRAGMA cache_size = -16384;" /* KiB */
-			       "PRAGMA journal_size_limit = 67108864;";
+			       "PRAGMA journal_size_limit = " TEXT(SQLITE_WAL_SMALL) ";";
 
 static int
 prepare_all(struct sqlite_db *s)
@@ -440,8 +504,39 @@ prepare_all(struct sqlite_db *s)
 	return rc;
 }
 
+#define APPLICATION_ID 0x4d434f4c /* "MCOL": for file(1), and for others who would write there */
+/* What can only be chosen while the file is empty.  It counts for the first page that is written. */
+static const char choices[] = "PRAGMA auto_vacuum = INCREMENTAL;"
+			      "PRAGMA application_id = " TEXT(APPLICATION_ID) ";";
+
 static int
-connect_file(struct sqlite_db *s, bool make)
+choose(struct sqlite_db *s)
+{
+	int pages = 0;
+	int rc = query_int(s->db, "PRAGMA page_count", &pages);
+
+	if (rc == SQLITE_OK && pages == 0)
+		rc = sqlite3_exec(s->db, choices, NULL, NULL, NULL);
+	return rc;
+}
+
+/* Another application's file, in which none of our tables is yet, stays as it is. */
+static int
+is_foreign(struct sqlite_db *s, bool *ret)
+{
+	unsigned version = 0;
+	int id = 0;
+	int rc = query_int(s->db, "PRAGMA application_id", &id);
+
+	if (rc == SQLITE_OK && id != 0 && id != APPLICATION_ID) {
+		rc = schema_version(s->db, &version);
+		*ret = version == 0;
+	}
+	return rc;
+}
+
+static int
+connect_file(struct sqlite_db *s, bool make, bool *foreign)
 {
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX;
 	int rc;
@@ -454,7 +549,12 @@ connect_file(struct sqlite_db *s, bool make)
 	(void)sqlite3_extended_result_codes(s->db, 1);
 	(void)sqlite3_busy_handler(s->db, on_busy, s);
 	sqlite3_progress_handler(s->db, PROGRESS_OPS, on_progress, s);
-	return sqlite3_exec(s->db, settings, NULL, NULL, NULL);
+	rc = is_foreign(s, foreign);
+	if (rc != SQLITE_OK || *foreign)
+		return rc;
+	if (flags & SQLITE_OPEN_CREATE)
+		rc = choose(s);
+	return rc == SQLITE_OK ? sqlite3_exec(s->db, settings, NULL, NULL, NULL) : rc;
 }
 
 void
@@ -471,16 +571,23 @@ sqlite_db_open(struct sqlite_db *s, const struct conf_database *conf, int stop_f
 	       struct store_error *err)
 {
 	enum store_status status;
+	bool foreign = false;
 	int rc;
 
 	*s = (struct sqlite_db){.conf = conf, .stop_fd = stop_fd};
 	err->reconnect = true; /* there is no connection */
-	status = prepare_path(conf, make, err);
+	status = sqlite_file_prepare(conf, make, err);
 	if (status != STORE_OK)
 		return status;
-	rc = connect_file(s, make);
+	rc = connect_file(s, make, &foreign);
 	if (rc != SQLITE_OK)
 		return sqlite_db_fail(s, rc, err);
+	if (foreign) {
+		(void)snprintf(err->text, sizeof(err->text),
+			       "%s: has an application_id of another application", conf->path);
+		err->hint = HINT_FOREIGN;
+		return STORE_HOLD;
+	}
 	/* SQLite falls back to reading only, and would tell at the first INSERT. */
 	if (sqlite3_db_readonly(s->db, "main") == 1) {
 		(void)snprintf(err->text, sizeof(err->text), "%s: is read-only", conf->path);

@@ -2,27 +2,27 @@
  * sqlite_upkeep.c - the janitor's connection to the embedded store.
  *
  * SQLite lets one connection write at a time.  So a batch waits for what is done here; but for a
- * moment only, since the ledger is cleaned a little at a time, with pauses in which batches are
- * stored.
+ * moment only, since rows of the ledger and of metrics are deleted a little at a time, with pauses
+ * in which batches are stored.
  */
 #include "store/store.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
+#include "store/sqlite/sqlite_clock.h"
 #include "store/sqlite/sqlite_db.h"
+#include "store/sqlite/sqlite_retention.h"
 
 #define CLEAN_ROWS 500
-#define CLEAN_PAUSE_MS 50 /* longer than a writer sleeps between two looks at the lock */
 
 struct sqlite_upkeep {
 	struct upkeep base;
 	const struct conf *conf; /* borrowed */
 	int stop_fd;             /* borrowed */
 	struct sqlite_db db;
+	struct sqlite_clock clock;
 };
 
 static struct sqlite_upkeep *
@@ -51,8 +51,12 @@ static enum store_status
 sqlite_upkeep_connect(struct upkeep *base, struct store_error *err)
 {
 	struct sqlite_upkeep *u = upkeep_of(base);
+	enum store_status status =
+	    sqlite_db_open(&u->db, &u->conf->database, u->stop_fd, true, err);
 
-	return sqlite_db_open(&u->db, &u->conf->database, u->stop_fd, true, err);
+	if (status == STORE_OK)
+		sqlite_db_checkpoint_apart(&u->db);
+	return status;
 }
 
 static void
@@ -109,15 +113,6 @@ find_some(struct sqlite_db *s, struct old *o, uint64_t *last)
 	return sqlite3_reset(st);
 }
 
-/* STORE_STOPPED, or STORE_OK after a moment. */
-static enum store_status
-pause_for_batches(const struct sqlite_db *s)
-{
-	struct pollfd pfd = {.fd = s->stop_fd, .events = POLLIN};
-
-	return poll(&pfd, 1, CLEAN_PAUSE_MS) > 0 ? STORE_STOPPED : STORE_OK;
-}
-
 static enum store_status
 clean(struct sqlite_db *s, struct old *o, struct store_error *err)
 {
@@ -133,24 +128,56 @@ clean(struct sqlite_db *s, struct old *o, struct store_error *err)
 			bind_old(s->st[ST_LEDGER_SETTLE], o, last);
 			rc = sqlite_db_execute(s, ST_LEDGER_SETTLE);
 		}
-		status = rc == SQLITE_OK ? pause_for_batches(s) : sqlite_db_fail(s, rc, err);
+		status = rc == SQLITE_OK ? sqlite_db_pause(s, SQLITE_PAUSE_MS)
+					 : sqlite_db_fail(s, rc, err);
 	}
+	return status;
+}
+
+static enum store_status
+clean_ledger(struct sqlite_upkeep *u, const char *collector, uint64_t floor, uint64_t now_us,
+	     struct store_error *err)
+{
+	uint64_t keep_us = u->conf->database.ledger_keep_ms * 1000;
+	struct old o = {.collector = collector,
+			.below = floor < INT64_MAX ? floor : INT64_MAX,
+			.before = ISO_TIME_NONE,
+			.before_us = now_us > keep_us ? now_us - keep_us : 0};
+
+	return clean(&u->db, &o, err);
+}
+
+/* ---- all of it ---- */
+
+static enum store_status
+delete_old(struct sqlite_upkeep *u, const char *collector, uint64_t floor, struct store_error *err)
+{
+	uint64_t keep_us = u->conf->table.retention_us, now_us;
+	enum store_status status = sqlite_clock_look(&u->clock, &u->db, keep_us > 0, &now_us, err);
+
+	if (status != STORE_OK || !now_us)
+		return status;
+	status = clean_ledger(u, collector, floor, now_us, err);
+	if (status == STORE_OK && keep_us && u->clock.trusted && now_us > keep_us)
+		status = sqlite_retention(&u->db, now_us - keep_us, err);
 	return status;
 }
 
 static enum store_status
 sqlite_maintain(struct upkeep *base, const char *collector, uint64_t floor, struct store_error *err)
 {
-	struct sqlite_db *s = &upkeep_of(base)->db;
-	uint64_t now_us = clock_real_us();
-	uint64_t keep_us = upkeep_of(base)->conf->database.ledger_keep_ms * 1000;
-	struct old o = {.collector = collector,
-			.below = floor < INT64_MAX ? floor : INT64_MAX,
-			.before = ISO_TIME_NONE,
-			.before_us = now_us > keep_us ? now_us - keep_us : 0};
-	enum store_status status = sqlite_db_prepare(s, err);
+	struct sqlite_upkeep *u = upkeep_of(base);
+	enum store_status status = sqlite_db_prepare(&u->db, err);
 
-	return status == STORE_OK ? clean(s, &o, err) : status;
+	if (status == STORE_OK)
+		status = delete_old(u, collector, floor, err);
+	if (status == STORE_OK)
+		status = sqlite_shrink(&u->db, err);
+	if (status != STORE_OK)
+		return status;
+	sqlite_db_copy_wal(&u->db, 1);
+	(void)sqlite_db_wal_trim(&u->db); /* also where nothing was to be deleted */
+	return STORE_OK;
 }
 
 static enum store_status

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "conf/conf_effect.h"
 #include "log/log.h"
 #include "store/pg/link/pg_conn.h"
 #include "store/pg/link/pg_server.h"
@@ -33,8 +34,9 @@ struct pg_janitor {
 	const struct conf *conf; /* borrowed */
 	struct pg_conn c;
 	struct pg_server server;
-	bool hypertable;   /* what setup() has made of metrics */
-	bool policies_due; /* since setup(), or something has been in the way */
+	bool hypertable;      /* what setup() has made of metrics */
+	bool policies_due;    /* since setup(), or something has been in the way */
+	enum conf_found told; /* for what it was said which settings are in vain */
 };
 
 /* ---- the connection ---- */
@@ -133,6 +135,18 @@ make_table(struct pg_janitor *p, struct store_error *err)
 			     : pg_partition_prepare(&p->c, p->conf, err);
 }
 
+static void
+tell_ignored(struct pg_janitor *p)
+{
+	enum conf_found found = p->c.distributed ? CONF_FOUND_DISTRIBUTED
+				: p->hypertable  ? CONF_FOUND_HYPERTABLE
+						 : CONF_FOUND_TABLE;
+
+	if (found != p->told)
+		conf_log_ignored(p->conf, found);
+	p->told = found;
+}
+
 static enum store_status
 janitor_setup(struct upkeep *base, struct store_error *err)
 {
@@ -142,6 +156,8 @@ janitor_setup(struct upkeep *base, struct store_error *err)
 	p->c.stall_ms = PG_DDL_STALL_MS;
 	st = make_table(p, err);
 	p->c.stall_ms = PG_STALL_MS;
+	if (st == STORE_OK)
+		tell_ignored(p);
 	return st;
 }
 
