@@ -149,6 +149,22 @@ batch_failed(struct writer *w, enum store_status status, const struct store_erro
 		disconnect(w);
 }
 
+static const char *
+load_hint(int r)
+{
+	switch (r) {
+	case -EACCES:
+	case -EPERM:
+		return "the batch's file stays where it is, and is tried again: give it to the "
+		       "daemon's user, as the spool's other files are";
+	case -EIO:
+		return "the batch's file stays where it is, and is tried again; what can be read "
+		       "of it, 'metric-spool repair --apply' saves while the daemon is stopped";
+	default:
+		return NULL;
+	}
+}
+
 static void
 load_failed(struct writer *w, struct batch *b, int r)
 {
@@ -156,7 +172,8 @@ load_failed(struct writer *w, struct batch *b, int r)
 
 	log_event_limited(LOG_ERR, "spool_read_failed/batch", "spool_read_failed",
 			  LOG_U64("batch", b->number), LOG_STR("error", strerror(-r)),
-			  gone ? LOG_U64("lost", b->lost) : LOG_NONE);
+			  gone ? LOG_U64("lost", b->lost) : LOG_NONE,
+			  LOG_STR("hint", load_hint(r)));
 	if (gone)
 		queue_done(w->pool->queue, b);
 	else

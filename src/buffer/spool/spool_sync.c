@@ -67,9 +67,9 @@ file_rewrite(struct spool *s, struct spool_file *f)
 
 	spool_name_as(name, f->header.number, f->kept ? SPOOL_STORED : SPOOL_BATCH);
 	spool_name_as(copy, f->header.number, SPOOL_NEW);
-	fd = openat(s->fd, copy, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = io_create(s, copy);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	r = copy_blocks(f->fd, fd, &f->header.summary);
 	if (r == 0)
 		r = write_header(fd, &f->header);

@@ -159,13 +159,12 @@ ledger_sql(char sql[LEDGER_MAX], const struct batch_view *b)
 	(void)text_time(time, b->complete_until_us);
 	if (b->complete_until_us)
 		(void)snprintf(until, sizeof(until), "'%s'", time);
-	(void)snprintf(sql, LEDGER_MAX,
-		       "INSERT INTO metric_collectord.batches"
-		       " (collector, batch, opened, rows, bytes, min_time, max_time, complete_until)"
-		       " VALUES ('%s', %" PRIu64 ", %" PRId64 ", %" PRIu64
-		       ", %zu, '%s', '%s', %s)",
-		       b->collector, b->number, (int64_t)b->opened_us, b->rows, b->bytes, min, max,
-		       until);
+	(void)snprintf(
+	    sql, LEDGER_MAX,
+	    "INSERT INTO metric_collectord.batches"
+	    " (collector, batch, opened, rows, bytes, min_time, max_time, complete_until)"
+	    " VALUES ('%s', %" PRIu64 ", %" PRId64 ", %" PRIu64 ", %zu, '%s', '%s', %s)",
+	    b->collector, b->number, (int64_t)b->opened_us, b->rows, b->bytes, min, max, until);
 }
 
 /* Does the ledger hold this batch's number already? */
