@@ -60,6 +60,14 @@ read_some(void *arg, uint8_t *data, size_t len, uint64_t offset, size_t *got)
 	return io_salvage(*fd, data, len, offset, got);
 }
 
+static uint64_t
+read_next(void *arg, uint64_t offset)
+{
+	const int *fd = arg;
+
+	return io_next(*fd, offset);
+}
+
 static enum look_state
 state_of(const struct spool_verdict *v)
 {
@@ -92,7 +100,7 @@ look_at_blocks(struct look *l, const struct look_entry *e, int fd)
 {
 	const struct spool_walk walk = {on_block, on_damage, l};
 	const struct spool_verdict *v = &l->verdict;
-	struct spool_content content = {read_some, &fd, 0};
+	struct spool_content content = {read_some, read_next, &fd, 0};
 	struct stat st;
 	int r = 0;
 

@@ -503,6 +503,8 @@ open_all(struct spool *s, char why[SPOOL_WHY_MAX])
 	s->bytes = bytes;
 	spool_kept_sort(s);
 	r = names_load(s, greatest);
+	if (r == 0)
+		r = spool_sync_names(s); /* what an earlier run has removed shall not come back */
 	if (r < 0)
 		return refuse_use(s, why, r, "", "written");
 	(void)spool_reserve_make(s); /* on a full disk it is missing, and it is tried again */
@@ -519,6 +521,7 @@ spool_open(const char *dir, enum conf_sync sync, struct spool **ret, char why[SP
 		return refuse(why, -ENOMEM, "spool %s: out of memory", dir);
 	s->fd = -1;
 	s->lock_fd = -1;
+	s->gone_floor = UINT64_MAX;
 	s->sync = sync;
 	(void)pthread_mutex_init(&s->kept_lock, NULL);
 	s->dir = strdup(dir);

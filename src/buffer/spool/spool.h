@@ -128,6 +128,15 @@ void spool_file_free(struct spool_file *f);
 #define SPOOL_RETRY_MS 1000
 int spool_sync(struct spool *s);
 
+/*
+ * A power cut brings files back that were removed, or kept, since the directory was last synced: the
+ * smallest number of these, UINT64_MAX where there are none.  Any thread.
+ */
+uint64_t spool_gone_floor(const struct spool *s);
+
+/* Has these removals last; in each sync mode. */
+int spool_sync_names(struct spool *s);
+
 /* ---- room for a stop ---- */
 
 /*

@@ -230,6 +230,17 @@ next_magic(const uint8_t *p, size_t len, size_t from)
 
 /* ---- a walk ---- */
 
+/* How many bytes at the end may be the beginning of a magic. */
+static size_t
+magic_begun(const uint8_t *p, size_t len)
+{
+	size_t n = MAGIC_SIZE - 1;
+
+	while (n > 0 && memcmp(p + len - n, block_magic, n) != 0)
+		n--;
+	return n;
+}
+
 void
 spool_walk_begin(struct spool_walker *k, uint64_t len, const struct spool_walk *w,
 		 struct spool_summary *sum)
@@ -256,7 +267,7 @@ walk_step(struct spool_walker *k, const uint8_t *p, size_t len, bool last)
 		size_t next = next_magic(p, len, i + 1);
 
 		if (next == len && !last)
-			next = len - MAGIC_SIZE + 1; /* one may begin here */
+			next = len - magic_begun(p, len);
 		k->at = k->from + next;
 		return true;
 	}
@@ -294,6 +305,19 @@ spool_walk_on(struct spool_walker *k, const uint8_t *p, size_t len)
 		;
 	k->from = walk_needs(k, p, len);
 	return (size_t)(k->from - before);
+}
+
+bool
+spool_walk_may_skip(const struct spool_walker *k)
+{
+	return k->no_block && k->at == k->from;
+}
+
+void
+spool_walk_skip(struct spool_walker *k, uint64_t len)
+{
+	k->at += len;
+	k->from += len;
 }
 
 size_t

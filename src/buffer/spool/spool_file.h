@@ -97,6 +97,7 @@ void spool_walk(const uint8_t *p, size_t len, const struct spool_walk *w, struct
  * from k->from on that are there by now, and returns how many of them it is done with: k->from goes
  * on by so many.  It keeps one block at the most.  spool_walk_end() gets the rest, and returns how
  * many bytes are a torn end.  len is how many bytes there will be, as far as that is known.
+ * Zeros need not be handed in: where spool_walk_may_skip(), they may be skipped.
  */
 struct spool_walker {
 	const struct spool_walk *w; /* borrowed */
@@ -113,6 +114,8 @@ struct spool_walker {
 void spool_walk_begin(struct spool_walker *k, uint64_t len, const struct spool_walk *w,
 		      struct spool_summary *sum);
 size_t spool_walk_on(struct spool_walker *k, const uint8_t *p, size_t len);
+bool spool_walk_may_skip(const struct spool_walker *k);
+void spool_walk_skip(struct spool_walker *k, uint64_t len);
 size_t spool_walk_end(struct spool_walker *k, const uint8_t *p, size_t len);
 
 /*

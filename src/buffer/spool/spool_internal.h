@@ -73,11 +73,13 @@ struct spool {
 
 	_Atomic uint64_t bytes;
 	_Atomic uint64_t kept_bytes;
-	_Atomic uint64_t next;    /* number */
-	_Atomic uint64_t limit;   /* numbers below it are reserved */
-	bool reserve_missing;     /* the disk did not have the room for it */
-	bool salvage;             /* spool_salvage() */
-	struct spool_file *files; /* those that are open */
+	_Atomic uint64_t next;       /* number */
+	_Atomic uint64_t limit;      /* numbers below it are reserved */
+	_Atomic uint64_t gone_floor; /* the smallest number of a name that was removed or changed
+				       since the directory was synced; UINT64_MAX: none */
+	bool reserve_missing;        /* the disk did not have the room for it */
+	bool salvage;                /* spool_salvage() */
+	struct spool_file *files;    /* those that are open */
 
 	pthread_mutex_t kept_lock; /* never held across a system call */
 	struct spool_kept_list kept;
@@ -95,6 +97,9 @@ int io_read(int fd, void *data, size_t len, uint64_t offset, size_t *got);
 
 /* The same, but pages that the disk cannot give (EIO) are zeros: the CRCs tell what that costs. */
 int io_salvage(int fd, void *data, size_t len, uint64_t offset, size_t *got);
+
+/* Where the first byte is, from offset on, that is in no hole; the end where there is none. */
+uint64_t io_next(int fd, uint64_t offset);
 
 /*
  * Is it the content that is wrong, or is it no file?  Everything else (rights, descriptors, memory,

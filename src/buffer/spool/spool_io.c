@@ -109,6 +109,17 @@ io_salvage(int fd, void *data, size_t len, uint64_t offset, size_t *got)
 	return 0;
 }
 
+uint64_t
+io_next(int fd, uint64_t offset)
+{
+	off_t next = lseek(fd, (off_t)offset, SEEK_DATA);
+	struct stat st;
+
+	if (next < 0 && errno == ENXIO && fstat(fd, &st) == 0)
+		next = st.st_size; /* nothing but a hole is left */
+	return next > 0 && (uint64_t)next > offset ? (uint64_t)next : offset;
+}
+
 int
 io_sync(const struct spool *s, int fd)
 {
@@ -319,12 +330,6 @@ corrupt_open(const struct spool *s)
 	return fd < 0 ? -errno : fd;
 }
 
-static bool
-all_zero(const uint8_t *p, size_t len)
-{
-	return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
-}
-
 /* Holes stay holes: the stretch may claim to be longer than the disk is. */
 static int
 copy_stretch(int from, uint64_t offset, int to, uint64_t len)
@@ -332,14 +337,14 @@ copy_stretch(int from, uint64_t offset, int to, uint64_t len)
 	uint8_t buf[COPY_BYTES];
 	uint64_t at = 0;
 
-	while (at < len) {
+	while ((at = io_next(from, offset + at) - offset) < len) {
 		size_t want = len - at < sizeof(buf) ? (size_t)(len - at) : sizeof(buf);
 		size_t got;
 		int r = io_salvage(from, buf, want, offset + at, &got);
 
 		if (r == 0 && got == 0)
 			r = -EIO;
-		if (r == 0 && !all_zero(buf, got))
+		if (r == 0)
 			r = io_write(to, buf, got, at);
 		if (r < 0)
 			return r;

@@ -85,6 +85,15 @@ read_on(struct judge *j)
 	return got > 0;
 }
 
+static void
+pass_hole(struct judge *j, struct spool_walker *k)
+{
+	uint64_t to = spool_walk_may_skip(k) ? j->c->next(j->c->arg, j->next) : j->next;
+
+	spool_walk_skip(k, to - j->next);
+	j->next = to;
+}
+
 static int
 judge_blocks(struct judge *j)
 {
@@ -99,6 +108,8 @@ judge_blocks(struct judge *j)
 
 		j->len -= done;
 		memmove(j->data, j->data + done, j->len);
+		if (j->len == 0)
+			pass_hole(j, &k);
 	}
 	if (r == 0)
 		j->v->torn = spool_walk_end(&k, j->data, j->len);

@@ -2,8 +2,8 @@
  * spool_judge.h - what the file of a batch is, and what is left of it: recovery, reading back and
  * metric-spool go by this.
  *
- * The file is read in pieces of a megabyte.  What is damaged is not kept, so that a file costs as
- * much memory as one of its blocks, however long it claims to be.
+ * The file is read in pieces of a megabyte.  What is damaged is not kept, and holes are not read, so
+ * that a file costs as much memory as one of its blocks, however long it claims to be.
  */
 #pragma once
 
@@ -20,9 +20,13 @@ struct spool_verdict {
 	bool differs; /* it was sealed, and its rows or its size are not those of then */
 };
 
-/* The file: up to len bytes of it from offset on; fewer are its end.  0 or a negative errno. */
+/*
+ * The file.  get() reads up to len bytes from offset on, fewer at its end; 0 or a negative errno.
+ * next() says where the first byte is, from offset on, that may not be zero.
+ */
 struct spool_content {
 	int (*get)(void *arg, uint8_t *data, size_t len, uint64_t offset, size_t *got);
+	uint64_t (*next)(void *arg, uint64_t offset);
 	void *arg;
 	uint64_t size; /* as far as it is known: it may be growing */
 };

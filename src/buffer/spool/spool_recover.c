@@ -135,13 +135,21 @@ get_content(void *arg, uint8_t *data, size_t len, uint64_t offset, size_t *got)
 	return (c->salvage ? io_salvage : io_read)(c->fd, data, len, offset, got);
 }
 
+static uint64_t
+next_content(void *arg, uint64_t offset)
+{
+	const struct content *c = arg;
+
+	return io_next(c->fd, offset);
+}
+
 /* Reads and judges a file.  The caller frees sc->data, also after an error. */
 static int
 scan_file(const struct spool *s, uint64_t number, int fd, uint64_t size, struct scan *sc)
 {
 	const struct spool_walk walk = {found_block, found_damage, sc};
 	struct content from = {fd, s->salvage};
-	const struct spool_content content = {get_content, &from, size};
+	const struct spool_content content = {get_content, next_content, &from, size};
 	struct spool_verdict v;
 	int r;
 

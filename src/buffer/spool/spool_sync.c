@@ -114,6 +114,22 @@ file_sync(struct spool *s, struct spool_file *f)
 	return file_rewrite(s, f);
 }
 
+uint64_t
+spool_gone_floor(const struct spool *s)
+{
+	return s->gone_floor;
+}
+
+int
+spool_sync_names(struct spool *s)
+{
+	int r = io_sync(s, s->fd);
+
+	if (r == 0)
+		s->gone_floor = UINT64_MAX;
+	return r;
+}
+
 /* Syncs what has changed, and the names.  What was removed needs no disk: the database has it. */
 static int
 files_sync(struct spool *s)
@@ -133,7 +149,7 @@ files_sync(struct spool *s)
 		directory |= !f->named;
 	}
 	if (directory && error == 0)
-		error = io_sync(s, s->fd);
+		error = spool_sync_names(s);
 	if (error < 0)
 		return error;
 	for (struct spool_file *f = s->files; f; f = f->next)
