@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "buffer/spool/spool_file.h"
+#include "buffer/spool/spool_judge.h"
 #include "wire/bytes.h"
 #include "wire/crc32c.h"
 #include "wire/frame.h"
@@ -136,6 +136,50 @@ check_walk(const uint8_t *p, size_t len)
 	free(w.blocks);
 }
 
+/* ---- a whole file ---- */
+
+static int
+get(void *arg, uint8_t *data, size_t len, uint64_t offset, size_t *got)
+{
+	const struct walked *w = arg;
+
+	FUZZ_CHECK(offset <= w->len);
+	*got = w->len - offset < len ? w->len - (size_t)offset : len;
+	memcpy(data, w->p + offset, *got);
+	return 0;
+}
+
+static uint64_t
+next(void *arg, uint64_t offset)
+{
+	const struct walked *w = arg;
+
+	while (offset < w->len && w->p[offset] == 0)
+		offset++;
+	return offset;
+}
+
+/* Everything is in sound blocks, damaged or torn, also where holes are passed over. */
+static void
+check_judge(const uint8_t *p, size_t len)
+{
+	struct walked w = {.p = p, .len = len};
+	const struct spool_content content = {get, next, &w, len};
+	struct spool_verdict v;
+	struct spool_header h;
+	uint64_t number = spool_header_decode(p, len, &h) == 0 ? h.number : 1;
+	int r = spool_judge(&content, number, &(struct spool_walk){0}, &v);
+	uint64_t rest;
+
+	FUZZ_CHECK(r == 0 || r == -ENOTSUP);
+	if (r < 0)
+		return;
+	FUZZ_CHECK(v.size == len && !v.other_number);
+	rest = len - v.damaged - v.torn;
+	FUZZ_CHECK(rest == v.sound.file_size - (v.header_sound ? 0 : SPOOL_FILE_HEADER));
+	FUZZ_CHECK(v.header_sound || !v.header.sealed);
+}
+
 static void
 check_header(const uint8_t *p, size_t len)
 {
@@ -171,6 +215,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (data[size] & 1)
 		make_right(file, size);
 	check_header(file, size);
+	check_judge(file, size);
 	if (size > SPOOL_FILE_HEADER)
 		check_walk(file + SPOOL_FILE_HEADER, size - SPOOL_FILE_HEADER);
 	free(file);
