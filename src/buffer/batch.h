@@ -28,6 +28,7 @@
 struct batch_view {
 	const char *collector; /* UUID as text */
 	uint64_t number;
+	uint64_t opened_us; /* real time; with rows and bytes it tells the batch from any other */
 	uint64_t rows;
 	uint64_t min_us;
 	uint64_t max_us;

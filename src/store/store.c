@@ -1,5 +1,7 @@
 #include "store/store.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "log/log.h"
@@ -129,6 +131,38 @@ uint64_t
 upkeep_server(const struct upkeep *u)
 {
 	return u->ops->server ? u->ops->server(u) : 0;
+}
+
+/* ---- the ledger ---- */
+
+static bool
+is_same(const struct store_ledger *l, const struct batch_view *b)
+{
+	if (!l->spans || b->rows > l->rows)
+		return false;
+	if (!l->has_opened)
+		return true;
+	if (l->opened_us != b->opened_us)
+		return false;
+	return b->rows == l->rows ? b->bytes == l->bytes : b->bytes < l->bytes;
+}
+
+enum store_status
+store_recognise(const struct store_ledger *l, const struct batch_view *b, struct store_error *err)
+{
+	if (is_same(l, b))
+		return STORE_OK;
+	(void)snprintf(err->text, sizeof(err->text),
+		       "the ledger holds another batch under the number %" PRIu64
+		       " of collector %s",
+		       b->number, b->collector);
+	err->conflict = true;
+	err->batch_only = true;
+	err->disjoint = l->has_opened && l->opened_us != b->opened_us;
+	err->hint = "another collector has the identity of this one, whose spool is a copy of the "
+		    "other's or the other way round: stop the copy, and give it an identity of its "
+		    "own with 'metric-spool new-identity'";
+	return STORE_HOLD;
 }
 
 /* ---- the log ---- */

@@ -35,6 +35,8 @@ struct store_error {
 	const char *hint; /* what the operator can do; a static string or NULL */
 	bool reconnect;   /* the connection is of no use any more: close and open again */
 	bool batch_only;  /* another batch may well succeed (a lock, a conflict of identity) */
+	bool conflict;    /* the ledger holds another batch under this one's key */
+	bool disjoint;    /* ... which has none of its rows */
 	bool setup;       /* something is missing that upkeep_setup() may be able to make */
 };
 
@@ -121,6 +123,25 @@ enum store_status upkeep_missing(struct upkeep *u, const char *collector, uint64
  * lost; 0 where nothing is known.  For buffer.keep.
  */
 uint64_t upkeep_server(const struct upkeep *u);
+
+/* ---- the ledger ---- */
+
+/* What the ledger holds under a batch's key. */
+struct store_ledger {
+	uint64_t rows; /* those that were refused among them */
+	uint64_t bytes;
+	bool has_opened; /* rows of before it was recorded do not */
+	uint64_t opened_us;
+	bool spans; /* its times reach from the batch's first to its last */
+};
+
+/*
+ * The ledger has met the batch's key: was it this batch?  What the spool has lost of it since, by
+ * damage or a crash, makes it smaller, never greater.  STORE_OK, or STORE_HOLD and err where it was
+ * another one: a spool that was copied goes on under the identity of the first.
+ */
+enum store_status store_recognise(const struct store_ledger *l, const struct batch_view *b,
+				  struct store_error *err);
 
 /* ---- the log ---- */
 

@@ -140,10 +140,30 @@ batch_failed(struct writer *w, enum store_status status, const struct store_erro
 		store_failed(w, status, err, b);
 		return;
 	}
-	store_log_failure(hold ? LOG_ERR : LOG_WARNING, "batch_held", b->number, err, delay_ms);
+	store_log_failure(hold ? LOG_ERR : LOG_WARNING,
+			  err->conflict ? "ledger_conflict" : "batch_held", b->number, err,
+			  delay_ms);
 	queue_return(w->pool->queue, b, delay_ms);
 	if (err->reconnect)
 		disconnect(w);
+}
+
+/*
+ * A batch that was written under an identity which the spool has given up (metric-spool
+ * new-identity) may meet a stranger under its key: a copy of the spool has gone on with that
+ * identity.  Its number is this spool's alone, so under the spool's own identity it is nobody else's,
+ * also at another try.
+ */
+static enum store_status
+put(struct writer *w, struct batch_view *view, struct store_result *res, struct store_error *err)
+{
+	const char *own = queue_collector(w->pool->queue);
+	enum store_status status = store_put(w->store, view, res, err);
+
+	if (status != STORE_HOLD || !err->disjoint || strcmp(view->collector, own) == 0)
+		return status;
+	view->collector = own;
+	return store_put(w->store, view, res, err);
 }
 
 static void
@@ -163,7 +183,7 @@ write_batch(struct writer *w, struct batch *b)
 	if (!compared)
 		view.complete_until_us = 0;
 	start_ms = clock_ms();
-	status = store_put(w->store, &view, &res, &err);
+	status = put(w, &view, &res, &err);
 	if (status != STORE_OK) {
 		batch_failed(w, status, &err, b);
 		return;

@@ -22,6 +22,7 @@
 #include "buffer/spool/spool.h"
 #include "conf/conf.h"
 #include "base/text.h"
+#include "tools/spool_back.h"
 #include "tools/spool_look.h"
 #include "wire/frame.h"
 
@@ -101,7 +102,8 @@ tool_list(struct tool *t)
 
 /*
  * Locks the spool as a daemon does.  Returns the descriptor, -1 when a process has it (and
- * its number in *pid, 0 if unknown), -2 when there is nothing to lock.
+ * its number in *pid, 0 if unknown), -2 when there is nothing to lock, -3 when that fails: it is
+ * said.
  */
 static int
 tool_lock(const struct tool *t, long *pid)
@@ -112,11 +114,18 @@ tool_lock(const struct tool *t, long *pid)
 
 	*pid = 0;
 	(void)snprintf(path, sizeof(path), "%s/lock", t->dir);
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0 && errno == EACCES)
+		(void)fail("cannot be opened", path);
 	if (fd < 0)
-		return -2;
+		return errno == EACCES ? -3 : -2;
 	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
 		return fd;
+	if (errno != EWOULDBLOCK) {
+		(void)fail("cannot be locked", path);
+		(void)close(fd);
+		return -3;
+	}
 	n = read(fd, text, sizeof(text) - 1);
 	if (n > 0) {
 		text[n] = '\0';
@@ -124,6 +133,15 @@ tool_lock(const struct tool *t, long *pid)
 	}
 	(void)close(fd);
 	return -1;
+}
+
+/* For the spool, which takes the lock itself. */
+static void
+tool_unlock(struct tool *t)
+{
+	if (t->lock >= 0)
+		(void)close(t->lock);
+	t->lock = -1;
 }
 
 /* ---- metrics ---- */
@@ -274,10 +292,42 @@ command_status(struct tool *t, char **argv)
 
 /* ---- check, cat, export ---- */
 
+/* Says what is wrong with identity or sequence; returns whether something is. */
+static bool
+check_own(const char *name, int error)
+{
+	if (error == -ENOENT)
+		(void)printf("%s: missing: the next start makes a new identity\n", name);
+	else if (error == -EBADMSG || error == -EFBIG || error == -EISDIR || error == -ELOOP)
+		(void)printf("%s: damaged: the next start moves it to corrupt/, and makes a new "
+			     "identity\n",
+			     name);
+	else if (error < 0)
+		(void)printf("%s: cannot be read: %s\n", name, strerror(-error));
+	return error < 0;
+}
+
+/* A directory that no daemon has used yet lacks both. */
+static long
+check_owns(const struct tool *t)
+{
+	int identity, sequence;
+	long bad = 0;
+
+	if (spool_look_at_names(t->dir, &identity, &sequence) < 0)
+		return 0; /* listing it has said so */
+	if (identity == -ENOENT && sequence == -ENOENT && t->n == 0 && t->lock == -2)
+		return 0;
+	bad += check_own("identity", identity);
+	bad += check_own("sequence", sequence);
+	return bad;
+}
+
 static int
 command_check(struct tool *t, char **argv)
 {
 	uint64_t rows = 0, damaged = 0;
+	bool owns = check_owns(t) > 0;
 	size_t bad = 0;
 
 	(void)argv;
@@ -302,7 +352,7 @@ command_check(struct tool *t, char **argv)
 	(void)printf("%s: files %zu, rows %" PRIu64 ", damaged files %zu, damaged bytes %" PRIu64
 		     "\n",
 		     t->dir, t->n, rows, bad, damaged);
-	return bad ? EXIT_DAMAGE : EXIT_SUCCESS;
+	return bad || owns ? EXIT_DAMAGE : EXIT_SUCCESS;
 }
 
 /* Is that what somebody typed for this batch? */
@@ -414,12 +464,35 @@ plan_file(const struct look *l)
 	return true;
 }
 
-/* How many files need repair; -1 when the spool is not for this version. */
+static bool
+has_batch(void *arg, uint64_t number)
+{
+	const struct tool *t = arg;
+
+	for (size_t i = 0; i < t->n; i++)
+		if (t->entries[i].number == number)
+			return true;
+	return false;
+}
+
+/* What lies in corrupt/ and is whole. */
+static long
+bring_back(struct tool *t, bool apply)
+{
+	const struct spool_back back = {.dir = t->dir, .has = has_batch, .arg = t, .apply = apply};
+
+	return spool_back(&back);
+}
+
+/* How many files need repair; -1 when the spool is not for this version, or cannot be read. */
 static long
 plan(struct tool *t)
 {
-	long steps = 0;
+	long steps = bring_back(t, false);
 
+	if (steps < 0)
+		return -1;
+	steps += check_owns(t);
 	for (size_t i = 0; i < t->n; i++) {
 		struct look l = {.dir = t->dir, .print = true};
 		int r;
@@ -429,8 +502,10 @@ plan(struct tool *t)
 		r = look_at(&l, &t->entries[i], false);
 		if (r == -ENOTSUP)
 			return -1;
-		if (r < 0)
+		if (r == -EISDIR || r == -ELOOP || r == -ENXIO)
 			(void)printf("%s: move it to corrupt/\n", l.name);
+		else if (r < 0)
+			return -1;
 		steps += r < 0 || plan_file(&l);
 	}
 	return steps;
@@ -487,8 +562,10 @@ repair_apply(const struct tool *t)
 
 	if (r == 0)
 		r = spool_open(t->dir, CONF_SYNC_ALWAYS, &rep.spool, why);
-	if (r == 0)
+	if (r == 0) {
+		spool_salvage(rep.spool);
 		r = spool_recover(rep.spool, repair_batch, &rep);
+	}
 	spool_free(rep.spool);
 	if (r < 0) {
 		(void)fprintf(stderr, "metric-spool: %s: %s\n", t->dir, *why ? why : strerror(-r));
@@ -516,9 +593,9 @@ command_repair(struct tool *t, char **argv)
 		(void)printf("%s: %ld files to repair; --apply does it\n", t->dir, steps);
 		return EXIT_DAMAGE;
 	}
-	if (t->lock >= 0)
-		(void)close(t->lock); /* the spool takes it itself */
-	t->lock = -1;
+	if (bring_back(t, true) < 0)
+		return EXIT_FAILURE;
+	tool_unlock(t);
 	status = repair_apply(t);
 	if (status == EXIT_SUCCESS)
 		status = tool_list(t);
@@ -527,6 +604,31 @@ command_repair(struct tool *t, char **argv)
 		status = EXIT_DAMAGE;
 	}
 	return status;
+}
+
+/* ---- a copy's own identity ---- */
+
+static int
+command_new_identity(struct tool *t, char **argv)
+{
+	char why[SPOOL_WHY_MAX] = "", old[UUID_TEXT];
+	struct spool *s = NULL;
+	int r = become_owner(t->dir);
+
+	(void)argv;
+	tool_unlock(t);
+	if (r == 0)
+		r = spool_open(t->dir, CONF_SYNC_ALWAYS, &s, why);
+	if (r == 0) {
+		(void)snprintf(old, sizeof(old), "%s", spool_identity(s));
+		r = spool_new_identity(s);
+	}
+	if (r == 0)
+		(void)printf("%s: identity %s, which was %s\n", t->dir, spool_identity(s), old);
+	else
+		(void)fprintf(stderr, "metric-spool: %s: %s\n", t->dir, *why ? why : strerror(-r));
+	spool_free(s);
+	return r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* ---- options ---- */
@@ -541,6 +643,7 @@ usage(FILE *out)
 		    "  cat [-r] [-a] [N...]  the metrics as JSON lines, or as raw frames (-r)\n"
 		    "  repair [--apply]      shows what it would do about damage, or does it\n"
 		    "  export [-a] FILE      writes all metrics as frames, to be sent with nc\n"
+		    "  new-identity          for a spool that was copied: an identity of its own\n"
 		    "\n"
 		    "  -c FILE  the daemon's configuration, which names the spool\n"
 		    "  -d DIR   the spool\n"
@@ -566,7 +669,7 @@ static const struct command {
 } commands[] = {
     {"status", command_status, 0, 0, true},  {"check", command_check, 0, 0, false},
     {"cat", emit_all, INT_MAX, 0, false},    {"repair", command_repair, 0, 0, false},
-    {"export", command_export, 1, 1, false},
+    {"export", command_export, 1, 1, false}, {"new-identity", command_new_identity, 0, 0, false},
 };
 
 static const struct command *
@@ -596,6 +699,8 @@ run(struct tool *t, const struct command *command, char **argv)
 			    t->dir, pid);
 			return EXIT_FAILURE;
 		}
+		if (t->lock == -3)
+			return EXIT_FAILURE;
 	}
 	status = tool_list(t);
 	if (status == EXIT_SUCCESS)

@@ -9,8 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "buffer/spool/spool_internal.h"
+
 #define PATH_MAX_TEXT 4096
-#define READ_STEP ((size_t)1 << 20)
 
 static void
 on_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint32_t rows)
@@ -25,11 +26,10 @@ on_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint32_t
 }
 
 static void
-on_damage(void *arg, size_t offset, const uint8_t *p, size_t len)
+on_damage(void *arg, size_t offset, size_t len)
 {
 	const struct look *l = arg;
 
-	(void)p;
 	if (l->print)
 		(void)printf("%s: %zu damaged bytes at offset %zu\n", l->name, len, offset);
 }
@@ -52,38 +52,20 @@ open_file(const struct look *l)
 	return -EISDIR;
 }
 
-/*
- * Reads all there is.  A file may grow meanwhile: its header is read first, so that the
- * blocks which a summary speaks of are there when they are read.
- */
 static int
-read_rest(int fd, uint8_t **data, size_t *size)
+read_some(void *arg, uint8_t *data, size_t len, uint64_t offset, size_t *got)
 {
-	size_t room = 0;
-	ssize_t n = 1;
+	const int *fd = arg;
 
-	*data = NULL;
-	*size = 0;
-	while (n > 0) {
-		if (*size == room) {
-			struct stat st;
-			uint8_t *grown;
+	return io_salvage(*fd, data, len, offset, got);
+}
 
-			room += READ_STEP;
-			if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= room)
-				room = (size_t)st.st_size + 1; /* 1: to see the end */
-			grown = realloc(*data, room);
-			if (!grown)
-				return -ENOMEM;
-			*data = grown;
-		}
-		n = read(fd, *data + *size,
-			 *size < SPOOL_FILE_HEADER ? SPOOL_FILE_HEADER - *size : room - *size);
-		if (n < 0)
-			return -errno;
-		*size += (size_t)n;
-	}
-	return 0;
+static uint64_t
+read_next(void *arg, uint64_t offset)
+{
+	const int *fd = arg;
+
+	return io_next(*fd, offset);
 }
 
 static enum look_state
@@ -118,36 +100,44 @@ look_at_blocks(struct look *l, const struct look_entry *e, int fd)
 {
 	const struct spool_walk walk = {on_block, on_damage, l};
 	const struct spool_verdict *v = &l->verdict;
-	uint8_t *data;
-	size_t size;
-	int r = read_rest(fd, &data, &size);
+	struct spool_content content = {read_some, read_next, &fd, 0};
+	struct stat st;
+	int r = 0;
 
-	l->size = size;
+	if (fstat(fd, &st) == 0)
+		content.size = (uint64_t)st.st_size;
+	l->size = content.size;
 	/* one that a daemon is just making may have no header yet */
-	if (r == 0 && (!l->live || size >= SPOOL_FILE_HEADER))
-		r = spool_judge(data, size, e->number, &walk, &l->verdict);
+	if (!l->live || content.size >= SPOOL_FILE_HEADER) {
+		r = spool_judge(&content, e->number, &walk, &l->verdict);
+		l->size = v->size;
+	}
 	if (r == 0)
 		l->state = state_of(v);
 	if (r == 0 && l->print && v->header.sealed && v->sound.rows < v->header.summary.rows)
 		(void)printf("%s: %" PRIu64 " of %" PRIu64 " rows are left\n", l->name,
 			     v->sound.rows, v->header.summary.rows);
-	free(data);
 	return r;
 }
 
 int
 look_at(struct look *l, const struct look_entry *e, bool quick)
 {
-	int fd, r;
-
 	spool_name_as(l->name, e->number, e->kept ? ".stored" : ".batch");
-	fd = open_file(l);
-	r = fd < 0 ? fd : 0;
+	return look_at_name(l, e, quick);
+}
+
+int
+look_at_name(struct look *l, const struct look_entry *e, bool quick)
+{
+	int fd = open_file(l);
+	int r = fd < 0 ? fd : 0;
+
 	if (r == 0 && !(quick && look_at_summary(l, e, fd)))
 		r = look_at_blocks(l, e, fd);
 	if (fd >= 0)
 		(void)close(fd);
-	if (r < 0 && r != -ENOENT)
+	if (r < 0 && r != -ENOENT && !l->quiet)
 		(void)fprintf(stderr, "metric-spool: %s/%s: %s\n", l->dir, l->name,
 			      r == -ENOTSUP  ? "a newer version wrote this file"
 			      : r == -EISDIR ? "not a regular file"

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "buffer/spool/spool_file.h"
+#include "buffer/spool/spool_judge.h"
 
 /* A file, as the directory's listing names it. */
 struct look_entry {
@@ -18,21 +18,24 @@ struct look_entry {
 	bool kept; /* .stored: the database has it */
 };
 
+#define LOOK_NAME_MAX 64
+
 enum look_state {
 	LOOK_OPEN,    /* it grows, or its daemon was killed */
 	LOOK_WHOLE,   /* sealed */
 	LOOK_DAMAGED, /* some of it is lost */
 };
 
-/* The caller sets the first five (all may be zero but dir), look_at() the others. */
+/* The caller sets the first six (all may be zero but dir), look_at() the others. */
 struct look {
 	const char *dir; /* borrowed */
 	bool print;      /* a line on stdout for each damage */
+	bool quiet;      /* errors are not said */
 	bool live;       /* a daemon has the spool: a file may have no header yet */
 	void (*block)(void *arg, const uint8_t *frames, uint32_t len); /* gets the sound blocks */
 	void *arg;
 
-	char name[SPOOL_NAME_MAX];
+	char name[LOOK_NAME_MAX];
 	enum look_state state;
 	uint64_t size; /* of the file */
 	struct spool_verdict verdict;
@@ -44,3 +47,6 @@ struct look {
  * error: then it says so on stderr.
  */
 int look_at(struct look *l, const struct look_entry *e, bool quick);
+
+/* The same for a file of another name, which the caller sets. */
+int look_at_name(struct look *l, const struct look_entry *e, bool quick);

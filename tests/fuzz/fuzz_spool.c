@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "buffer/spool/spool_file.h"
+#include "buffer/spool/spool_judge.h"
 #include "wire/bytes.h"
 #include "wire/crc32c.h"
 #include "wire/frame.h"
@@ -75,12 +75,11 @@ on_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint32_t
 }
 
 static void
-on_damage(void *arg, size_t offset, const uint8_t *p, size_t len)
+on_damage(void *arg, size_t offset, size_t len)
 {
 	struct walked *w = arg;
 
 	FUZZ_CHECK(offset == w->reached);
-	FUZZ_CHECK(p == w->p + offset);
 	FUZZ_CHECK(len > 0 && offset + len <= w->len);
 	w->damaged += len;
 	w->reached += len;
@@ -97,6 +96,25 @@ check_same(const struct spool_summary *a, const struct spool_summary *b)
 	FUZZ_CHECK(a->file_size == b->file_size);
 }
 
+/* What it finds in pieces is what it finds at once. */
+static void
+check_pieces(const uint8_t *p, size_t len, const struct spool_summary *right, size_t torn)
+{
+	size_t piece = len / 3 + 1, begin = 0, end = 0;
+	struct spool_summary sum = {0};
+	struct spool_walker k;
+
+	spool_walk_begin(&k, len, &(struct spool_walk){0}, &sum);
+	while (end < len) {
+		end += len - end < piece ? len - end : piece;
+		begin += spool_walk_on(&k, p + begin, end - begin);
+		FUZZ_CHECK(begin <= end && begin == k.from);
+		piece = piece / 2 + 1;
+	}
+	FUZZ_CHECK(spool_walk_end(&k, p + begin, end - begin) == torn);
+	check_same(&sum, right);
+}
+
 static void
 check_walk(const uint8_t *p, size_t len)
 {
@@ -110,11 +128,56 @@ check_walk(const uint8_t *p, size_t len)
 	FUZZ_CHECK(w.sound + w.damaged + torn == len);
 	FUZZ_CHECK(w.reached + torn == len);
 	check_same(&sum, &w.sum);
+	check_pieces(p, len, &sum, torn);
 	/* what recovery writes is sound throughout */
 	spool_walk(w.blocks, w.sound, &(struct spool_walk){0}, &again, &torn);
 	FUZZ_CHECK(torn == 0);
 	check_same(&again, &sum);
 	free(w.blocks);
+}
+
+/* ---- a whole file ---- */
+
+static int
+get(void *arg, uint8_t *data, size_t len, uint64_t offset, size_t *got)
+{
+	const struct walked *w = arg;
+
+	FUZZ_CHECK(offset <= w->len);
+	*got = w->len - offset < len ? w->len - (size_t)offset : len;
+	memcpy(data, w->p + offset, *got);
+	return 0;
+}
+
+static uint64_t
+next(void *arg, uint64_t offset)
+{
+	const struct walked *w = arg;
+
+	while (offset < w->len && w->p[offset] == 0)
+		offset++;
+	return offset;
+}
+
+/* Everything is in sound blocks, damaged or torn, also where holes are passed over. */
+static void
+check_judge(const uint8_t *p, size_t len)
+{
+	struct walked w = {.p = p, .len = len};
+	const struct spool_content content = {get, next, &w, len};
+	struct spool_verdict v;
+	struct spool_header h;
+	uint64_t number = spool_header_decode(p, len, &h) == 0 ? h.number : 1;
+	int r = spool_judge(&content, number, &(struct spool_walk){0}, &v);
+	uint64_t rest;
+
+	FUZZ_CHECK(r == 0 || r == -ENOTSUP);
+	if (r < 0)
+		return;
+	FUZZ_CHECK(v.size == len && !v.other_number);
+	rest = len - v.damaged - v.torn;
+	FUZZ_CHECK(rest == v.sound.file_size - (v.header_sound ? 0 : SPOOL_FILE_HEADER));
+	FUZZ_CHECK(v.header_sound || !v.header.sealed);
 }
 
 static void
@@ -152,6 +215,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (data[size] & 1)
 		make_right(file, size);
 	check_header(file, size);
+	check_judge(file, size);
 	if (size > SPOOL_FILE_HEADER)
 		check_walk(file + SPOOL_FILE_HEADER, size - SPOOL_FILE_HEADER);
 	free(file);

@@ -5,6 +5,7 @@
  *
  *	sync-fails  fdatasync() and fsync() return EIO
  *	sync-slow   they take a quarter of a second longer
+ *	read-fails  pread() of batches' files in the spool returns EIO
  *	read-only   pwrite(), pwritev() and making files return EROFS
  *	hang        each call that has to do with a file of a directory named "spool" takes as many
  *	            seconds longer as the file says
@@ -67,7 +68,7 @@ number_in(const char *name)
 /* ---- a disk that hangs ---- */
 
 static bool
-in_spool(int fd)
+is_named(int fd, const char *part)
 {
 	char link[64], path[PATH_SIZE];
 	ssize_t n;
@@ -77,7 +78,13 @@ in_spool(int fd)
 	if (n < 0)
 		return false;
 	path[n] = '\0';
-	return strstr(path, "/spool") != NULL;
+	return strstr(path, part) != NULL;
+}
+
+static bool
+in_spool(int fd)
+{
+	return is_named(fd, "/spool");
 }
 
 static void
@@ -156,6 +163,10 @@ ssize_t
 pread(int fd, void *data, size_t len, off_t offset)
 {
 	hang(fd);
+	if (wanted("read-fails") && in_spool(fd) && is_named(fd, ".batch")) {
+		errno = EIO;
+		return -1;
+	}
 	return REAL(pread)(fd, data, len, offset);
 }
 

@@ -312,6 +312,40 @@ START_TEST(what_a_removed_batch_had_to_write_is_left_out)
 }
 END_TEST
 
+/* A power cut would bring the file back: its ledger row must be there.  _i: it is kept instead. */
+START_TEST(the_floor_waits_until_a_removal_lasts)
+{
+	struct source s;
+
+	start(CONF_SYNC_INTERVAL);
+	s = new_source();
+	ck_assert_int_eq(feed(&s, 10), 1);
+	ck_assert_int_eq(disk_seal(s.file), 0);
+	disk_sync(thread);
+	await_synced(s.len);
+	disk_release(s.file);
+	s.file = NULL;
+	while (progress().sealed < 1)
+		(void)usleep(100);
+	ck_assert_uint_eq(disk_floor(thread), UINT64_MAX);
+	disk_set(0, true);
+	if (_i)
+		disk_keep(thread, s.number, 100);
+	else
+		disk_remove(thread, NULL, s.number, 100);
+	(void)await_idle();
+	ck_assert(!exists(batch_path(s.number)));
+	ck_assert_uint_eq(disk_floor(thread), s.number); /* has it synced */
+	disk_await_caller();
+	ck_assert_uint_eq(disk_floor(thread), s.number);
+	disk_set(0, false);
+	while (disk_floor(thread) != UINT64_MAX)
+		(void)usleep(100);
+	end_source(&s);
+	stop();
+}
+END_TEST
+
 /* _i: it is sealed in between. */
 START_TEST(a_batch_may_be_removed_while_it_is_written)
 {
@@ -611,6 +645,7 @@ suite(void)
 	tcase_add_test(tc, a_write_that_is_refused_stays_the_first);
 	tcase_add_test(tc, a_stop_does_not_wait_for_a_disk_that_refuses);
 	tcase_add_test(tc, what_a_removed_batch_had_to_write_is_left_out);
+	tcase_add_loop_test(tc, the_floor_waits_until_a_removal_lasts, 0, 2);
 	tcase_add_loop_test(tc, a_batch_may_be_removed_while_it_is_written, 0, 2);
 	tcase_add_test(tc, kept_batches_come_back);
 	tcase_add_test(tc, a_stop_gives_all_names_back);

@@ -62,6 +62,8 @@ START_TEST(two_daemons_with_one_identity_are_told_apart)
 	add(EPOCH, "x", 1); /* more rows than the ledger knows */
 	assert_held(s, "23505");
 	ck_assert(err.batch_only);
+	ck_assert(err.conflict);
+	ck_assert(!err.disjoint);
 	new_batch(1); /* another time */
 	add(EPOCH - 1, "x", 1);
 	assert_held(s, "23505");
@@ -72,6 +74,48 @@ START_TEST(two_daemons_with_one_identity_are_told_apart)
 	assert_put(s, 10, 0, false);
 	store_close(s);
 	ck_assert_str_eq(METRICS, "110");
+}
+END_TEST
+
+/* A copied spool goes on under the same identity and numbers, with batches that look much alike. */
+START_TEST(a_batch_opened_at_another_time_is_another_batch)
+{
+	struct store *s = open_store();
+
+	fill_batch(1, 100);
+	assert_put(s, 100, 0, false);
+	view.opened_us++;
+	assert_held(s, "23505");
+	ck_assert(err.conflict);
+	ck_assert(err.disjoint);
+	ck_assert_ptr_nonnull(strstr(err.hint, "metric-spool new-identity"));
+	fill_batch(1, 60);
+	view.opened_us--;
+	assert_held(s, "23505");
+	fill_batch(1, 100); /* as it was */
+	assert_put(s, 100, 0, true);
+	(void)SQL("UPDATE metric_collectord.batches SET bytes = bytes + 1");
+	assert_held(s, "23505");
+	ck_assert(!err.disjoint);
+	store_close(s);
+	ck_assert_str_eq(METRICS, "100");
+}
+END_TEST
+
+/* ... is known by its times and rows. */
+START_TEST(a_ledger_row_of_before_that_lacks_the_instant)
+{
+	struct store *s = open_store();
+
+	fill_batch(1, 100);
+	assert_put(s, 100, 0, false);
+	(void)SQL("UPDATE metric_collectord.batches SET opened = NULL");
+	view.opened_us += 5;
+	assert_put(s, 100, 0, true);
+	add(EPOCH, "x", 1);
+	assert_held(s, "23505");
+	ck_assert(!err.disjoint);
+	store_close(s);
 }
 END_TEST
 
@@ -485,6 +529,8 @@ add_tests(Suite *s)
 	tcase_add_test(tc, a_batch_counts_once);
 	tcase_add_test(tc, rows_are_exact);
 	tcase_add_test(tc, two_daemons_with_one_identity_are_told_apart);
+	tcase_add_test(tc, a_batch_opened_at_another_time_is_another_batch);
+	tcase_add_test(tc, a_ledger_row_of_before_that_lacks_the_instant);
 	tcase_add_test(tc, commits_are_synchronous);
 	tcase_add_loop_test(tc, single_rows_are_isolated, 0, COUNT(refusals));
 	tcase_add_test(tc, every_row_can_be_refused);

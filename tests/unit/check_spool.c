@@ -90,6 +90,7 @@ START_TEST(a_reserve_that_cannot_be_had_is_made_later)
 	struct spool *s;
 
 	ck_assert_int_eq(mkdir(path_of("reserve"), 0700), 0);
+	file_put(path_of("corrupt"), "", 0); /* it cannot be moved there */
 	s = spool_must_open(CONF_SYNC_NEVER);
 	ck_assert(!spool_reserve_use(s));
 	spool_free(s);

@@ -327,15 +327,51 @@ walked_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint
 }
 
 static void
-walked_damage(void *arg, size_t offset, const uint8_t *p, size_t len)
+walked_damage(void *arg, size_t offset, size_t len)
 {
 	struct walked *w = arg;
 
-	(void)p;
 	ck_assert_uint_eq(offset, w->reached);
 	ck_assert_uint_gt(len, 0);
 	w->damaged += len;
 	w->reached = offset + len;
+}
+
+/* In pieces of so many bytes, each of which is all that memory has. */
+static void
+assert_same_in_pieces(const uint8_t *bytes, size_t len, size_t piece, const struct walked *right)
+{
+	struct walked w = {.whole = right->whole};
+	const struct spool_walk calls = {walked_block, walked_damage, &w};
+	uint8_t *window = NULL;
+	size_t at = 0, have = 0;
+	struct spool_walker k;
+
+	spool_walk_begin(&k, len, &calls, &w.sum);
+	while (at < len) {
+		size_t n = len - at < piece ? len - at : piece, done;
+		uint8_t *grown = malloc(have + n);
+
+		if (have)
+			memcpy(grown, window, have);
+		memcpy(grown + have, bytes + at, n);
+		free(window);
+		window = grown;
+		at += n;
+		have += n;
+		done = spool_walk_on(&k, window, have);
+		have -= done;
+		grown = malloc(have + !have);
+		memcpy(grown, window + done, have);
+		free(window);
+		window = grown;
+	}
+	w.torn = spool_walk_end(&k, window, have);
+	free(window);
+	ck_assert_uint_eq(w.seen, right->seen);
+	ck_assert_uint_eq(w.damaged, right->damaged);
+	ck_assert_uint_eq(w.torn, right->torn);
+	ck_assert_uint_eq(w.sum.rows, right->sum.rows);
 }
 
 static struct walked
@@ -348,6 +384,7 @@ walk(const struct file *whole, const uint8_t *bytes, size_t len)
 	memcpy(copy, bytes, len);
 	spool_walk(copy, len, &calls, &w.sum, &w.torn);
 	free(copy);
+	assert_same_in_pieces(bytes, len, 1 + len % 61, &w);
 	ck_assert_uint_eq(w.sound + w.damaged + w.torn, len);
 	ck_assert_uint_eq(w.sum.bytes + (size_t)w.sum.blocks * SPOOL_BLOCK_HEADER, w.sound);
 	return w;

@@ -203,6 +203,40 @@ START_TEST(conflict_newer)
 }
 END_TEST
 
+/* A copied spool goes on under the same identity and numbers, with batches that look much alike. */
+START_TEST(conflict_opened_at_another_time)
+{
+	must_open();
+	ck_assert_int_eq(put(1, three, 3), STORE_OK);
+	opened_us++;
+	ck_assert_int_eq(put(1, three, 3), STORE_HOLD);
+	ck_assert(err.conflict);
+	ck_assert(err.disjoint);
+	ck_assert_ptr_nonnull(strstr(err.hint, "metric-spool new-identity"));
+	ck_assert_int_eq(put(1, three, 1), STORE_HOLD);
+	opened_us--;
+	ck_assert_int_eq(put(1, three, 3), STORE_OK);
+	ck_assert(result.repeated);
+	execute(path, "UPDATE metric_collectord_batches SET bytes = bytes - 1");
+	ck_assert_int_eq(put(1, three, 3), STORE_HOLD);
+	ck_assert(!err.disjoint);
+	assert_query(path, COUNT_METRICS, "3\n");
+}
+END_TEST
+
+/* ... is known by its times and rows. */
+START_TEST(ledger_row_of_before_that_lacks_the_instant)
+{
+	must_open();
+	ck_assert_int_eq(put(1, three, 3), STORE_OK);
+	execute(path, "UPDATE metric_collectord_batches SET opened = NULL");
+	opened_us += 5;
+	ck_assert_int_eq(put(1, three, 3), STORE_OK);
+	ck_assert(result.repeated);
+	assert_query(path, COUNT_METRICS, "3\n");
+}
+END_TEST
+
 /* ---- rows that are refused ---- */
 
 #define REJECTED                                                                \
@@ -434,7 +468,7 @@ START_TEST(maintain_settles_many)
 	execute(path,
 		"WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 1700)"
 		" INSERT INTO metric_collectord_batches SELECT collector, n, rows, bytes, rejected,"
-		" min_time, max_time, CASE n WHEN 700 THEN '9999' ELSE '1999' END"
+		" min_time, max_time, CASE n WHEN 700 THEN '9999' ELSE '1999' END, opened"
 		" FROM metric_collectord_batches, n");
 	ck_assert_int_eq(maintain(COLLECTOR, 1501), STORE_OK);
 	assert_query(path, COUNT_LEDGER, "202\n");
@@ -485,6 +519,8 @@ add_tests(TCase *tc)
 	tcase_add_test(tc, special_values);
 	tcase_add_test(tc, repeated_batch);
 	tcase_add_test(tc, repeated_batch_that_shrank);
+	tcase_add_test(tc, conflict_opened_at_another_time);
+	tcase_add_test(tc, ledger_row_of_before_that_lacks_the_instant);
 	tcase_add_test(tc, conflict_more_rows);
 	tcase_add_test(tc, conflict_older);
 	tcase_add_test(tc, conflict_newer);

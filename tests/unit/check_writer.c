@@ -270,7 +270,7 @@ START_TEST(held_batch_holds_up_no_other)
 	until(has_status, WRITERS_OK);
 	(void)snprintf(sql, sizeof(sql),
 		       "INSERT INTO metric_collectord_batches VALUES ('%s', 1, 1, 1, 0, "
-		       "'1999', '1999', '1999')",
+		       "'1999', '1999', '1999', 1)",
 		       queue_collector(queue));
 	execute(path, sql);
 	batch(10);
@@ -280,7 +280,7 @@ START_TEST(held_batch_holds_up_no_other)
 	execute(path, "DELETE FROM metric_collectord_batches WHERE batch = 1");
 	until(stored, 15);
 	/* the batch's own delay, longer than any back-off here */
-	ck_assert(logged("\"event\":\"batch_held\""));
+	ck_assert(logged("\"event\":\"ledger_conflict\""));
 	ck_assert(logged("\"retry_in\":5"));
 	assert_query(path, COUNT_TWICE, "0\n");
 }
@@ -300,7 +300,7 @@ START_TEST(batches_do_not_wait_for_a_long_cleaning)
 	    sql, sizeof(sql),
 	    "WITH RECURSIVE n (n) AS (VALUES (-100000) UNION ALL SELECT n + 1 FROM n WHERE n < -1)"
 	    " INSERT INTO metric_collectord_batches"
-	    " SELECT '%s', n, 1, 1, 0, '1999', '1999', '1999' FROM n",
+	    " SELECT '%s', n, 1, 1, 0, '1999', '1999', '1999', 1 FROM n",
 	    queue_collector(queue));
 	execute(path, sql);
 	conf.database.connect_timeout_ms = 10000;

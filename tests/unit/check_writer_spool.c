@@ -1,7 +1,9 @@
 /* check_writer_spool.c - writer threads and what a spool holds from earlier. */
 #include <check.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "buffer/queue/queue_internal.h"
 #include "writer_fixture.h"
@@ -73,6 +75,39 @@ START_TEST(stores_nothing_again_without_a_failover)
 }
 END_TEST
 
+/* Its rows are what its blocks hold. */
+START_TEST(header_that_says_fewer_rows_than_there_are)
+{
+	uint8_t header[SPOOL_FILE_HEADER];
+	struct spool_header h;
+	char file[512], name[SPOOL_NAME_MAX];
+	int fd;
+
+	use_spool(0);
+	batch(10);
+	close_queue();
+	spool_name(name, 1);
+	(void)snprintf(file, sizeof(file), "%s/%s", spool_path, name);
+	fd = open(file, O_RDWR);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(pread(fd, header, sizeof(header), 0), sizeof(header));
+	ck_assert_int_eq(spool_header_decode(header, sizeof(header), &h), 0);
+	ck_assert(h.sealed);
+	h.summary.rows = 3;
+	spool_header_encode(header, &h);
+	ck_assert_int_eq(pwrite(fd, header, sizeof(header), 0), sizeof(header));
+	ck_assert_int_eq(close(fd), 0);
+
+	open_queue();
+	ck_assert_uint_eq(stats.recovered, 3);
+	start();
+	until(stored, 10);
+	ck_assert_uint_eq(stats.recovered, 10);
+	ck_assert(stats_conserved(&stats));
+	assert_query(path, COUNT_METRICS, "10\n");
+}
+END_TEST
+
 static void
 await_read_ahead(unsigned batches)
 {
@@ -116,6 +151,7 @@ add_tests(TCase *tc)
 	tcase_add_test(tc, stores_what_an_earlier_run_left);
 	tcase_add_test(tc, stores_again_what_a_failover_lost);
 	tcase_add_test(tc, stores_nothing_again_without_a_failover);
+	tcase_add_test(tc, header_that_says_fewer_rows_than_there_are);
 	tcase_add_test(tc, batch_whose_file_is_gone_is_counted_lost);
 }
 

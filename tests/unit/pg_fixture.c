@@ -202,8 +202,11 @@ add(uint64_t time_us, const char *name, double value)
 void
 new_batch(uint64_t number)
 {
-	view = (struct batch_view){
-	    .collector = COLLECTOR, .number = number, .min_us = UINT64_MAX, .data = frames};
+	view = (struct batch_view){.collector = COLLECTOR,
+				   .number = number,
+				   .opened_us = EPOCH + number,
+				   .min_us = UINT64_MAX,
+				   .data = frames};
 }
 
 void

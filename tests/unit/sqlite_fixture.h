@@ -128,10 +128,13 @@ struct sample {
 };
 
 /* The frames are the caller's to free. */
+static uint64_t opened_us = SOME_TIME; /* of the next batch */
+
 static inline struct batch_view
 view_of(uint64_t number, const struct sample *samples, size_t n)
 {
-	struct batch_view b = {.collector = COLLECTOR, .number = number, .min_us = UINT64_MAX};
+	struct batch_view b = {
+	    .collector = COLLECTOR, .number = number, .opened_us = opened_us, .min_us = UINT64_MAX};
 	uint8_t *p = malloc(n * FRAME_MAX);
 
 	b.data = p;

@@ -475,8 +475,14 @@ queue_tick(struct queue *q)
 static void
 account(struct queue *q, const struct batch *b)
 {
-	assert(b->all.rows == b->stored + b->rejected + b->lost);
-	q->stats->buffered -= b->all.rows;
+	uint64_t rows = b->stored + b->rejected + b->lost;
+
+	if (rows > b->all.rows) { /* its file held more than the header said */
+		queue_account_recovered(q, rows - b->all.rows);
+		b->all.rows = rows;
+	}
+	assert(b->all.rows == rows);
+	q->stats->buffered -= rows;
 	q->stats->stored += b->stored;
 	q->stats->rejected += b->rejected;
 	q->stats->batches_stored++;

@@ -53,12 +53,29 @@ give(struct queue *q, struct batch *b)
 	(void)pthread_mutex_unlock(&q->mutex);
 }
 
+static const char *
+hint_for(int r)
+{
+	switch (r) {
+	case -EACCES:
+	case -EPERM:
+		return "the batch's file stays where it is, and is tried again: give it to the "
+		       "daemon's user, as the spool's other files are";
+	case -EIO:
+		return "the batch's file stays where it is, and is tried again; what can be read "
+		       "of it, 'metric-spool repair --apply' saves while the daemon is stopped";
+	default:
+		return NULL;
+	}
+}
+
 static void
 say_failed(const struct batch *b, int error)
 {
 	log_event_limited(LOG_ERR, "spool_read_failed/batch", "spool_read_failed",
 			  LOG_U64("batch", b->number), LOG_STR("error", strerror(-error)),
-			  b->lost ? LOG_U64("lost", b->lost) : LOG_NONE);
+			  b->lost ? LOG_U64("lost", b->lost) : LOG_NONE,
+			  LOG_STR("hint", hint_for(error)));
 }
 
 static void

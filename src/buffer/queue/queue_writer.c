@@ -136,6 +136,7 @@ queue_view(struct queue *q, struct batch *b, struct batch_view *ret)
 {
 	*ret = (struct batch_view){.collector = b->collector,
 				   .number = b->number,
+				   .opened_us = b->opened_us,
 				   .complete_until_us = complete_but_for(q, b)};
 	if (b->slab) {
 		ret->rows = b->all.rows;

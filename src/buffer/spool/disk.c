@@ -482,12 +482,17 @@ disk_take_unkept(struct disk *d, struct spool_header *out, size_t max)
 uint64_t
 disk_floor(struct disk *d)
 {
-	uint64_t floor;
+	uint64_t floor, gone;
 
 	(void)pthread_mutex_lock(&d->lock);
 	floor = d->removing_floor < d->stuck_floor ? d->removing_floor : d->stuck_floor;
+	gone = spool_gone_floor(d->spool); /* after it: what is removed is either here or there */
+	if (gone != UINT64_MAX) {
+		d->names_wanted = true;
+		poke(d);
+	}
 	(void)pthread_mutex_unlock(&d->lock);
-	return floor;
+	return gone < floor ? gone : floor;
 }
 
 uint64_t

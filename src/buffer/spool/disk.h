@@ -143,5 +143,8 @@ size_t disk_take_unkept(struct disk *d, struct spool_header *out, size_t max);
 uint64_t disk_keeps_asked(struct disk *d);
 uint64_t disk_keeps_done(struct disk *d);
 
-/* No file that waits to be removed, or could not be, has a smaller number. */
+/*
+ * No file that waits to be removed, or could not be, or that a power cut would bring back, has a
+ * smaller number.  Asking has the removals synced, so that the next answer is a greater one.
+ */
 uint64_t disk_floor(struct disk *d);

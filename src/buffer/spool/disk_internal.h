@@ -106,6 +106,7 @@ struct disk {
 	uint64_t max_bytes;
 	bool may_prune;
 	bool use_reserve;
+	bool names_wanted; /* removals are to last */
 	bool stop;
 	bool over;
 	const char *call;

@@ -364,6 +364,16 @@ do_sync(struct disk *d)
 	tell(d);
 }
 
+/* The ledger's rows of what was removed stay until this has worked: whoever asks, asks again. */
+static void
+do_names(struct disk *d)
+{
+	d->names_wanted = false;
+	call_begin(d, "sync");
+	(void)spool_sync_names(d->spool);
+	call_end(d);
+}
+
 /* ---- errands ---- */
 
 static void
@@ -523,7 +533,7 @@ due_ms(const struct disk *d)
 {
 	uint64_t due = upkeep_due_ms(d);
 
-	sooner(&due, d->errands.head || d->use_reserve, 0);
+	sooner(&due, d->errands.head || d->use_reserve || d->names_wanted, 0);
 	sooner(&due, d->writes.head, d->write_retry_ms);
 	sooner(&due, sync_due(d), d->sync_retry_ms);
 	sooner(&due, d->unkeeping > 0, d->unkeep_retry_ms);
@@ -560,6 +570,8 @@ go_round(struct disk *d)
 	do_writes(d);
 	if (sync_due(d) && d->sync_retry_ms <= now_ms)
 		do_sync(d);
+	if (d->names_wanted)
+		do_names(d);
 	if (d->unkeeping > 0 && d->unkeep_retry_ms <= now_ms)
 		do_unkeep(d);
 	if (upkeep_due_ms(d) <= now_ms)

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +55,65 @@ spool_corrupt(const struct spool *s, const char *name, uint64_t lost_bytes, cons
 		  LOG_U64("lost_bytes", lost_bytes), LOG_STR("error", error));
 }
 
+/* ---- what the operator is told ---- */
+
+#define USER_MAX 64
+
+static void
+user_name(char buf[USER_MAX], uid_t uid)
+{
+	const struct passwd *pw = getpwuid(uid); /* before any thread */
+
+	if (pw)
+		(void)snprintf(buf, USER_MAX, "%s", pw->pw_name);
+	else
+		(void)snprintf(buf, USER_MAX, "%lu", (unsigned long)uid);
+}
+
+/* The command that gives us what we are refused. */
+static void
+mend(char out[SPOOL_PATH_MAX + 64], const struct spool *s, const char *path, const struct stat *st,
+     int error, const char *user)
+{
+	bool dir = S_ISDIR(st->st_mode);
+
+	if (st->st_uid != geteuid())
+		(void)snprintf(out, SPOOL_PATH_MAX + 64, "chown -R %s: %s", user, s->dir);
+	else if (error == -EPERM)
+		(void)snprintf(out, SPOOL_PATH_MAX + 64, "chattr -i %s", path);
+	else
+		(void)snprintf(out, SPOOL_PATH_MAX + 64, "chmod u+rw%s %s", dir ? "x" : "", path);
+}
+
+/*
+ * Refuses to start since something in the spool (name; "" is the directory) cannot be used.  It may
+ * be whole, and others may need nothing but a right to it.
+ */
+static int
+refuse_use(const struct spool *s, char why[SPOOL_WHY_MAX], int error, const char *name,
+	   const char *use)
+{
+	char path[SPOOL_PATH_MAX], user[USER_MAX], owner[USER_MAX], command[SPOOL_PATH_MAX + 64];
+	struct stat st;
+
+	if (*name)
+		spool_path(s, name, path);
+	else
+		(void)snprintf(path, sizeof(path), "%s", s->dir);
+	if ((error != -EACCES && error != -EPERM) || lstat(path, &st) < 0)
+		return refuse(why, error, "spool %s: %s cannot be %s: %s", s->dir, path, use,
+			      strerror(-error));
+	user_name(user, geteuid());
+	user_name(owner, st.st_uid);
+	mend(command, s, path, &st, error, user);
+	return refuse(
+	    why, error,
+	    "spool %s: %s belongs to user %s (mode %04o) and cannot be %s by user %s: %s; "
+	    "'%s' mends it",
+	    s->dir, path, owner, (unsigned)(st.st_mode & 07777), use, user, strerror(-error),
+	    command);
+}
+
 /* ---- the directory ---- */
 
 /* A new directory lasts once its parent has been synced. */
@@ -87,39 +147,74 @@ dir_open(struct spool *s, char why[SPOOL_WHY_MAX])
 	if (r < 0)
 		return refuse(why, r, "spool %s cannot be made: %s", s->dir, strerror(-r));
 	s->fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (s->fd < 0) {
-		r = -errno;
-		return refuse(why, r, "spool %s cannot be opened: %s", s->dir, strerror(-r));
-	}
-	return 0;
+	return s->fd < 0 ? refuse_use(s, why, -errno, "", "opened") : 0;
 }
 
-/* metric-spool status takes the lock for a moment to see whether it is taken. */
-static bool
-lock_is_taken(int fd)
+/* ---- the lock ---- */
+
+/* Somebody may look for a moment whether it is taken: -EWOULDBLOCK only after a while. */
+static int
+lock_fd(int fd)
 {
 	const struct timespec pause = {.tv_nsec = LOCK_PAUSE_MS * 1000000L};
+	int r = -EWOULDBLOCK;
 
-	for (int i = 0; i < LOCK_TRIES; i++) {
-		if (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
-			return false;
-		(void)nanosleep(&pause, NULL);
+	for (int i = 0; r == -EWOULDBLOCK && i < LOCK_TRIES; i++) {
+		if (i > 0)
+			(void)nanosleep(&pause, NULL);
+		r = flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
 	}
-	return true;
+	return r;
+}
+
+/*
+ * What is there is no file, so nobody holds it: out of the way with it.  The directory itself is
+ * the lock for that, lest another start move away what this one has made.
+ */
+static int
+lock_clear(const struct spool *s)
+{
+	uint64_t size;
+	int fd, r = lock_fd(s->fd);
+
+	if (r < 0)
+		return r;
+	fd = io_open(s, "lock", O_RDWR, &size);
+	if (fd >= 0)
+		(void)close(fd);
+	else if (io_is_damage(fd))
+		r = io_move_aside(s, "lock");
+	(void)flock(s->fd, LOCK_UN);
+	return r;
+}
+
+static int
+lock_open(struct spool *s)
+{
+	uint64_t size;
+	int r = 0;
+
+	s->lock_fd = io_open(s, "lock", O_RDWR, &size);
+	if (io_is_damage(s->lock_fd))
+		r = lock_clear(s);
+	if (r == 0 && s->lock_fd < 0)
+		s->lock_fd = io_open(s, "lock", O_RDWR | O_CREAT, &size);
+	return r < 0 ? r : s->lock_fd;
 }
 
 static int
 lock_take(struct spool *s, char why[SPOOL_WHY_MAX])
 {
 	char pid[32];
-	int r;
+	struct stat st;
+	int r = lock_open(s);
 
-	s->lock_fd = openat(s->fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (s->lock_fd < 0) {
-		r = -errno;
-		return refuse(why, r, "spool %s cannot be locked: %s", s->dir, strerror(-r));
-	}
-	if (lock_is_taken(s->lock_fd)) {
+	if (r < 0 && fstatat(s->fd, "lock", &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return refuse_use(s, why, r, "", "written");
+	if (r < 0)
+		return refuse_use(s, why, r, "lock", "opened");
+	r = lock_fd(s->lock_fd);
+	if (r == -EWOULDBLOCK) {
 		ssize_t n = pread(s->lock_fd, pid, sizeof(pid) - 1, 0);
 
 		pid[n < 0 ? 0 : n] = '\0';
@@ -127,6 +222,12 @@ lock_take(struct spool *s, char why[SPOOL_WHY_MAX])
 		return refuse(why, -EBUSY, "spool %s is in use by %s%s", s->dir,
 			      *pid ? "process " : "another process", pid);
 	}
+	if (r < 0)
+		return refuse(why, r,
+			      "spool %s cannot be locked: %s: its file system does not know "
+			      "flock(2), so nothing would keep a second daemon away: use another "
+			      "one, or mount it with locks",
+			      s->dir, strerror(-r));
 	/* only for the message above: a full disk is no reason to fail here */
 	(void)snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
 	if (ftruncate(s->lock_fd, 0) == 0)
@@ -157,32 +258,52 @@ identity_version(const struct spool *s, uint64_t *version, char uuid[TEXT_MAX])
 }
 
 /*
- * Looks at all files with that suffix: is one of a newer format, and which number is the greatest?
+ * Is that more than damage, so that the spool cannot be used now?  A disk that does not give one
+ * batch is no reason not to start: recovery leaves the file where it is.
  */
+static bool
+forbids_use(int error)
+{
+	return error < 0 && error != -ENOENT && error != -EIO && !io_is_damage(error);
+}
+
+/* One file.  Recovery deals with damage. */
 static int
-look_at_files(struct spool *s, const char *suffix, bool kept, uint64_t *greatest, uint64_t *bytes)
+look_at_file(struct spool *s, uint64_t number, const char *suffix, bool kept, uint64_t *bytes,
+	     char why[SPOOL_WHY_MAX])
+{
+	char name[SPOOL_NAME_MAX];
+	struct spool_header h;
+	uint64_t size = 0;
+	int r;
+
+	spool_name_as(name, number, suffix);
+	r = io_get_header(s, name, number, &h, &size);
+	if (r == -ENOTSUP)
+		return refuse(why, r,
+			      "spool %s was written by a newer version of metric-collectord; "
+			      "nothing in it was changed: use that version, or another directory",
+			      s->dir);
+	if (forbids_use(r))
+		return refuse_use(s, why, r, name, "read");
+	*bytes += io_disk_bytes(s, name);
+	r = kept ? spool_kept_found(s, number, r == 0 ? &h : NULL) : 0;
+	return r < 0 ? refuse_use(s, why, r, name, "read") : 0;
+}
+
+/* Looks at all files with that suffix; which number is the greatest? */
+static int
+look_at_files(struct spool *s, const char *suffix, bool kept, uint64_t *greatest, uint64_t *bytes,
+	      char why[SPOOL_WHY_MAX])
 {
 	uint64_t *numbers;
 	size_t n;
 	int r = io_list(s, suffix, &numbers, &n);
 
 	if (r < 0)
-		return r;
-	for (size_t i = 0; i < n; i++) {
-		char name[SPOOL_NAME_MAX];
-		struct spool_header h;
-		uint64_t size = 0;
-
-		spool_name_as(name, numbers[i], suffix);
-		r = io_get_header(s, name, numbers[i], &h, &size);
-		if (r == -ENOTSUP)
-			break;
-		*bytes += io_disk_bytes(s, name);
-		/* recovery deals with everything else */
-		r = kept ? spool_kept_found(s, numbers[i], r == 0 ? &h : NULL) : 0;
-		if (r < 0)
-			break;
-	}
+		return refuse_use(s, why, r, "", "read");
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = look_at_file(s, numbers[i], suffix, kept, bytes, why);
 	/* counting does not go on from absurd numbers, which no daemon ever gave */
 	while (n && numbers[n - 1] > SPOOL_NUMBER_MAX / 2)
 		n--;
@@ -192,27 +313,38 @@ look_at_files(struct spool *s, const char *suffix, bool kept, uint64_t *greatest
 	return r;
 }
 
+/* Who we are must be known: a disk that does not say it now may say it at the next start. */
 static int
-look(struct spool *s, uint64_t *greatest, uint64_t *bytes, char why[SPOOL_WHY_MAX])
+look_at_names(const struct spool *s, char why[SPOOL_WHY_MAX])
 {
-	char uuid[TEXT_MAX];
-	uint64_t version = 0;
-	int r = identity_version(s, &version, uuid);
+	static const char *const names[] = {"identity", "sequence"};
+	char text[TEXT_MAX];
+	uint64_t version;
+	int r = identity_version(s, &version, text);
 
 	if (r == 0 && version > IDENTITY_VERSION)
-		r = -ENOTSUP;
-	else
-		r = look_at_files(s, SPOOL_BATCH, false, greatest, bytes);
-	if (r == 0)
-		r = look_at_files(s, SPOOL_STORED, true, greatest, bytes);
-	if (r == -ENOTSUP)
-		return refuse(why, r,
+		return refuse(why, -ENOTSUP,
 			      "spool %s was written by a newer version of metric-collectord; "
 			      "nothing in it was changed: use that version, or another directory",
 			      s->dir);
-	if (r < 0)
-		return refuse(why, r, "spool %s cannot be read: %s", s->dir, strerror(-r));
+	for (int i = 0; i < 2; i++) {
+		r = io_get_text(s, names[i], text, sizeof(text));
+		if (r == -EIO || forbids_use(r))
+			return refuse_use(s, why, r, names[i], "read");
+	}
 	return 0;
+}
+
+static int
+look(struct spool *s, uint64_t *greatest, uint64_t *bytes, char why[SPOOL_WHY_MAX])
+{
+	int r = look_at_names(s, why);
+
+	if (r == 0)
+		r = look_at_files(s, SPOOL_BATCH, false, greatest, bytes, why);
+	if (r == 0)
+		r = look_at_files(s, SPOOL_STORED, true, greatest, bytes, why);
+	return r;
 }
 
 /* ---- identity and sequence ---- */
@@ -238,8 +370,8 @@ identity_load(struct spool *s)
 	return 0;
 }
 
-static int
-identity_make(struct spool *s)
+int
+spool_new_identity(struct spool *s)
 {
 	char text[TEXT_MAX];
 
@@ -295,6 +427,20 @@ put_sequence(const struct spool *s, uint64_t number)
 	return r;
 }
 
+int
+spool_look_at_names(const char *dir, int *identity, int *sequence)
+{
+	struct spool s = {.fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+	uint64_t number;
+
+	if (s.fd < 0)
+		return -errno;
+	*identity = identity_load(&s);
+	*sequence = sequence_load(&s, &number);
+	(void)close(s.fd);
+	return 0;
+}
+
 /* A damaged one is kept for the operator, and reported; one that is missing is not. */
 static void
 set_aside(const struct spool *s, const char *name, int error)
@@ -328,15 +474,16 @@ names_load(struct spool *s, uint64_t greatest)
 	if (r_sequence < 0)
 		set_aside(s, "sequence", r_sequence);
 	if (r_identity < 0 || r_sequence < 0)
-		r = identity_make(s);
+		r = spool_new_identity(s);
 	if (r < 0)
 		return r;
 	if (greatest >= sequence)
 		sequence = greatest + 1;
 	s->next = sequence;
 	s->limit = sequence;
-	(void)spool_numbers_reserve(s); /* on a full disk they are low, and it is tried again */
-	return 0;
+	r = spool_numbers_reserve(s);
+	/* on a full disk they are low, and it is tried again: it is others who make room */
+	return r == -ENOSPC || r == -EDQUOT ? 0 : r;
 }
 
 /* ---- open and close ---- */
@@ -356,8 +503,10 @@ open_all(struct spool *s, char why[SPOOL_WHY_MAX])
 	s->bytes = bytes;
 	spool_kept_sort(s);
 	r = names_load(s, greatest);
+	if (r == 0)
+		r = spool_sync_names(s); /* what an earlier run has removed shall not come back */
 	if (r < 0)
-		return refuse(why, r, "spool %s cannot be written: %s", s->dir, strerror(-r));
+		return refuse_use(s, why, r, "", "written");
 	(void)spool_reserve_make(s); /* on a full disk it is missing, and it is tried again */
 	return 0;
 }
@@ -372,6 +521,7 @@ spool_open(const char *dir, enum conf_sync sync, struct spool **ret, char why[SP
 		return refuse(why, -ENOMEM, "spool %s: out of memory", dir);
 	s->fd = -1;
 	s->lock_fd = -1;
+	s->gone_floor = UINT64_MAX;
 	s->sync = sync;
 	(void)pthread_mutex_init(&s->kept_lock, NULL);
 	s->dir = strdup(dir);

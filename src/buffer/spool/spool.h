@@ -28,16 +28,35 @@ struct spool_file; /* one batch's file while it grows */
 /*
  * Opens dir, making it (mode 0700) where it is missing, and locks it.  Errors:
  * -EBUSY another process holds the lock; -ENOTSUP a newer format version (nothing was
- * touched); or any errno of the system's.  In each case why holds a sentence for
- * the operator.  A lost or damaged identity is made anew: batches carry the
+ * touched); or any errno of the system's: a file of another user's, a directory that cannot be
+ * written, a file system without locks.  What cannot be read now is no damage.  In each case why
+ * holds a sentence for the operator.  A lost or damaged identity is made anew: batches carry the
  * identity they were written under.  So it is when the sequence is lost or damaged, since then
  * nobody knows which numbers the old identity has used.
  */
-#define SPOOL_WHY_MAX 512
+#define SPOOL_WHY_MAX 1024
 int spool_open(const char *dir, enum conf_sync sync, struct spool **ret, char why[SPOOL_WHY_MAX]);
 
 /* Closes what is open, as it is, and unlocks.  NULL is fine. */
 void spool_free(struct spool *s);
+
+/*
+ * From here on what the disk cannot read (EIO) is taken for damaged, instead of waited for:
+ * metric-spool repair.
+ */
+void spool_salvage(struct spool *s);
+
+/*
+ * Makes the identity anew, for a spool that was copied with its machine.  Batches keep the one that
+ * they were written under: some may be stored.
+ */
+int spool_new_identity(struct spool *s);
+
+/*
+ * What would a start make of identity and sequence?  0 for a sound one, -ENOENT, -EBADMSG and
+ * friends for damage, or why it cannot be read.  Changes nothing, and needs no lock.
+ */
+int spool_look_at_names(const char *dir, int *identity, int *sequence);
 
 /* The collector's UUID as text.  Any thread. */
 const char *spool_identity(const struct spool *s);
@@ -48,7 +67,8 @@ const char *spool_identity(const struct spool *s);
  * sealed (spool_torn event {file, bytes}).  Damaged stretches and unusable files go to corrupt/
  * with a spool_corrupt event {file, lost_bytes, error}; files that are not ours are left alone.
  * Sound blocks behind a damaged header are taken for a batch of ours with the number that the
- * name says.  found() is called for each batch that is left.  What a file's content or state may be
+ * name says.  A file that cannot be read now stays where it is, with a spool_error event.
+ * found() is called for each batch that is left.  What a file's content or state may be
  * is never an error; -ENOMEM or the directory cannot be read.  Once, before anything else.
  */
 typedef void spool_found_fn(void *arg, const struct spool_header *h);
@@ -117,6 +137,13 @@ int spool_sync(struct spool *s);
  * it began is on the disk, or the error tells why not.
  */
 int spool_sync_some(struct spool *s, uint64_t until_ms);
+ * A power cut brings files back that were removed, or kept, since the directory was last synced: the
+ * smallest number of these, UINT64_MAX where there are none.  Any thread.
+ */
+uint64_t spool_gone_floor(const struct spool *s);
+
+/* Has these removals last; in each sync mode. */
+int spool_sync_names(struct spool *s);
 
 /* ---- room for a stop ---- */
 

@@ -228,108 +228,124 @@ next_magic(const uint8_t *p, size_t len, size_t from)
 	return hit ? (size_t)(hit - p) : len;
 }
 
+/* ---- a walk ---- */
+
+/* How many bytes at the end may be the beginning of a magic. */
+static size_t
+magic_begun(const uint8_t *p, size_t len)
+{
+	size_t n = MAGIC_SIZE - 1;
+
+	while (n > 0 && memcmp(p + len - n, block_magic, n) != 0)
+		n--;
+	return n;
+}
+
+void
+spool_walk_begin(struct spool_walker *k, uint64_t len, const struct spool_walk *w,
+		 struct spool_summary *sum)
+{
+	*k = (struct spool_walker){.w = w, .sum = sum, .len = len, .budget = len * WALK_BUDGET};
+}
+
+/* Takes the next block, or passes over what is none; false when more bytes have to tell. */
+static bool
+walk_step(struct spool_walker *k, const uint8_t *p, size_t len, bool last)
+{
+	size_t i = (size_t)(k->at - k->from), have = len - i;
+	uint64_t rows = k->sum->rows, whole;
+	uint32_t n;
+
+	if (have < SPOOL_BLOCK_HEADER && !last)
+		return false;
+	n = block_length(p + i, have);
+	whole = SPOOL_BLOCK_HEADER + (uint64_t)n;
+	if (n && whole > have && whole <= k->len - k->at && n <= k->budget && !last)
+		return false;
+	n = block_take(p + i, have, &k->budget, k->sum);
+	if (n == 0) {
+		size_t next = next_magic(p, len, i + 1);
+
+		if (next == len && !last)
+			next = len - magic_begun(p, len);
+		k->at = k->from + next;
+		return true;
+	}
+	if (k->at > k->bad && k->w->damage)
+		k->w->damage(k->w->arg, (size_t)k->bad, (size_t)(k->at - k->bad));
+	if (k->w->block)
+		k->w->block(k->w->arg, (size_t)k->at, p + i + SPOOL_BLOCK_HEADER, n,
+			    (uint32_t)(k->sum->rows - rows));
+	k->at += whole;
+	k->bad = k->at;
+	k->no_block = false;
+	return true;
+}
+
+/* Where the bytes begin that are needed again: all of what may be a torn block. */
+static uint64_t
+walk_needs(struct spool_walker *k, const uint8_t *p, size_t len)
+{
+	if (!k->no_block && k->from + len - k->bad >= SPOOL_BLOCK_HEADER) {
+		size_t i = (size_t)(k->bad - k->from);
+
+		k->no_block = block_length(p + i, len - i) <= k->len - k->bad - SPOOL_BLOCK_HEADER;
+	}
+	return k->no_block ? k->at : k->bad;
+}
+
+size_t
+spool_walk_on(struct spool_walker *k, const uint8_t *p, size_t len)
+{
+	uint64_t before = k->from;
+
+	if (before + len > k->len)
+		k->len = before + len;
+	while (k->at < before + len && walk_step(k, p, len, false))
+		;
+	k->from = walk_needs(k, p, len);
+	return (size_t)(k->from - before);
+}
+
+bool
+spool_walk_may_skip(const struct spool_walker *k)
+{
+	return k->no_block && k->at == k->from;
+}
+
+void
+spool_walk_skip(struct spool_walker *k, uint64_t len)
+{
+	k->at += len;
+	k->from += len;
+}
+
+size_t
+spool_walk_end(struct spool_walker *k, const uint8_t *p, size_t len)
+{
+	size_t rest;
+
+	k->len = k->from + len;
+	while (k->at < k->len)
+		(void)walk_step(k, p, len, true);
+	rest = (size_t)(k->len - k->bad);
+	if (rest == 0)
+		return 0;
+	if (k->bad >= k->from && block_torn(p + (k->bad - k->from), rest))
+		return rest;
+	if (k->w->damage)
+		k->w->damage(k->w->arg, (size_t)k->bad, rest);
+	return 0;
+}
+
 void
 spool_walk(const uint8_t *p, size_t len, const struct spool_walk *w, struct spool_summary *sum,
 	   size_t *torn)
 {
-	uint64_t budget = (uint64_t)len * WALK_BUDGET;
-	size_t at = 0;
-	size_t bad = 0; /* what lies between here and at is in no sound block */
+	struct spool_walker k;
 
-	*torn = 0;
-	while (at < len) {
-		uint64_t rows = sum->rows;
-		uint32_t n = block_take(p + at, len - at, &budget, sum);
-
-		if (n == 0) {
-			at = next_magic(p, len, at + 1);
-			continue;
-		}
-		if (at > bad && w->damage)
-			w->damage(w->arg, bad, p + bad, at - bad);
-		if (w->block)
-			w->block(w->arg, at, p + at + SPOOL_BLOCK_HEADER, n,
-				 (uint32_t)(sum->rows - rows));
-		at += SPOOL_BLOCK_HEADER + (size_t)n;
-		bad = at;
-	}
-	if (bad == len)
-		return;
-	if (block_torn(p + bad, len - bad))
-		*torn = len - bad;
-	else if (w->damage)
-		w->damage(w->arg, bad, p + bad, len - bad);
-}
-
-/* ---- a whole file ---- */
-
-struct judge {
-	const struct spool_walk *w; /* borrowed */
-	struct spool_verdict *v;    /* borrowed */
-};
-
-static void
-judge_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint32_t rows)
-{
-	const struct judge *j = arg;
-
-	if (j->w->block)
-		j->w->block(j->w->arg, SPOOL_FILE_HEADER + offset, frames, len, rows);
-}
-
-static void
-note_damage(const struct judge *j, size_t offset, const uint8_t *p, size_t len)
-{
-	j->v->damaged += len;
-	if (len && j->w->damage)
-		j->w->damage(j->w->arg, offset, p, len);
-}
-
-static void
-judge_damage(void *arg, size_t offset, const uint8_t *p, size_t len)
-{
-	note_damage(arg, SPOOL_FILE_HEADER + offset, p, len);
-}
-
-static int
-judge_header(const struct judge *j, const uint8_t *p, size_t len, uint64_t number)
-{
-	struct spool_verdict *v = j->v;
-	int r = spool_header_decode(p, len, &v->header);
-
-	if (r == -ENOTSUP)
-		return r;
-	v->header_sound = r == 0;
-	v->other_number = v->header_sound && v->header.number != number;
-	if (!v->header_sound)
-		note_damage(j, 0, p, len < SPOOL_FILE_HEADER ? len : SPOOL_FILE_HEADER);
-	return 0;
-}
-
-int
-spool_judge(const uint8_t *p, size_t len, uint64_t number, const struct spool_walk *w,
-	    struct spool_verdict *ret)
-{
-	struct judge j = {w, ret};
-	const struct spool_walk walk = {judge_block, judge_damage, &j};
-	int r;
-
-	memset(ret, 0, sizeof(*ret));
-	r = judge_header(&j, p, len, number);
-	if (r < 0)
-		return r;
-	if (len > SPOOL_FILE_HEADER)
-		spool_walk(p + SPOOL_FILE_HEADER, len - SPOOL_FILE_HEADER, &walk, &ret->sound,
-			   &ret->torn);
-	ret->sound.file_size =
-	    SPOOL_FILE_HEADER + (uint64_t)ret->sound.blocks * SPOOL_BLOCK_HEADER + ret->sound.bytes;
-	if (!ret->header.sealed)
-		return 0;
-	note_damage(&j, len - ret->torn, p + len - ret->torn, ret->torn); /* it was whole once */
-	ret->torn = 0;
-	ret->differs =
-	    ret->sound.rows != ret->header.summary.rows || len != ret->header.summary.file_size;
-	return 0;
+	spool_walk_begin(&k, len, w, sum);
+	*torn = spool_walk_end(&k, p, len);
 }
 
 /* ---- names ---- */

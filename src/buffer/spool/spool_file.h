@@ -86,8 +86,7 @@ void spool_block_encode(uint8_t out[SPOOL_BLOCK_HEADER], const uint8_t *frames, 
  * Walks the blocks of a file that was read into memory (p, len: what follows the
  * header).  Sound blocks, each holding exactly the whole valid frames it says, are
  * handed to block(); damaged stretches to damage() (either may be NULL), in the order of
- * their offsets.  Bytes that were handed out are not looked at again: the caller may
- * overwrite them.  After damage the walk goes on at the next sound block.  A torn end (the
+ * their offsets.  After damage the walk goes on at the next sound block.  A torn end (the
  * beginning of a block, without all its metrics) is not damage: *torn counts its bytes.
  * The work is bounded by a multiple of len whatever the bytes are; where senders have forged so
  * many block headers that this does not suffice, the rest is damage.
@@ -96,31 +95,37 @@ void spool_block_encode(uint8_t out[SPOOL_BLOCK_HEADER], const uint8_t *frames, 
  */
 struct spool_walk {
 	void (*block)(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint32_t rows);
-	void (*damage)(void *arg, size_t offset, const uint8_t *p, size_t len);
+	void (*damage)(void *arg, size_t offset, size_t len);
 	void *arg;
 };
 void spool_walk(const uint8_t *p, size_t len, const struct spool_walk *w, struct spool_summary *sum,
 		size_t *torn);
 
-/* What a whole file is, and what is left of it. */
-struct spool_verdict {
-	bool header_sound;
-	bool other_number;          /* a sound header, but of another batch than the name says */
-	struct spool_header header; /* zero where it is not sound */
-	struct spool_summary sound; /* what the sound blocks hold, and how long they make a file */
-	uint64_t damaged;           /* bytes of header and blocks */
-	size_t torn;  /* bytes of a block at the end of a file that was growing: no damage */
-	bool differs; /* it was sealed, and its rows or its size are not those of then */
-};
-
 /*
- * Judges the file that was read into memory and that has the name of that number: recovery,
- * reading back and metric-spool go by this.  w gets blocks and damage as from spool_walk(), but
- * with offsets in the file, the header's damage and a sealed file's torn end among it.  ret
- * has the header before the first call.  Returns 0, or -ENOTSUP for a newer format version.
+ * The same in pieces, for what memory shall not hold as a whole.  spool_walk_on() gets all bytes
+ * from k->from on that are there by now, and returns how many of them it is done with: k->from goes
+ * on by so many.  It keeps one block at the most.  spool_walk_end() gets the rest, and returns how
+ * many bytes are a torn end.  len is how many bytes there will be, as far as that is known.
+ * Zeros need not be handed in: where spool_walk_may_skip(), they may be skipped.
  */
-int spool_judge(const uint8_t *p, size_t len, uint64_t number, const struct spool_walk *w,
-		struct spool_verdict *ret);
+struct spool_walker {
+	const struct spool_walk *w; /* borrowed */
+	struct spool_summary *sum;  /* borrowed */
+	uint64_t from;              /* offset of the bytes that are handed in next */
+
+	/* its own */
+	uint64_t len;
+	uint64_t budget;
+	uint64_t at;   /* what is looked at next */
+	uint64_t bad;  /* what lies between here and at is in no sound block */
+	bool no_block; /* nor does a block begin there */
+};
+void spool_walk_begin(struct spool_walker *k, uint64_t len, const struct spool_walk *w,
+		      struct spool_summary *sum);
+size_t spool_walk_on(struct spool_walker *k, const uint8_t *p, size_t len);
+bool spool_walk_may_skip(const struct spool_walker *k);
+void spool_walk_skip(struct spool_walker *k, uint64_t len);
+size_t spool_walk_end(struct spool_walker *k, const uint8_t *p, size_t len);
 
 /*
  * 42 -> "00000000000000000042.batch" and back; false for any other name.  Numbers are 1 to

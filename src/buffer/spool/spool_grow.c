@@ -65,10 +65,9 @@ file_make(const struct spool *s, const struct spool_header *h, int *ret)
 	r = fstatat(s->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? -EEXIST : -errno;
 	if (r != -ENOENT)
 		return r;
-	/* one that a failure has left is ours, too */
-	fd = openat(s->fd, temporary, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = io_create(s, temporary);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	crash_point("before_file_header");
 	r = io_write(fd, header, sizeof(header), 0);
 	crash_point("after_file_header");

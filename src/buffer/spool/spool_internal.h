@@ -1,6 +1,6 @@
 /*
- * spool_internal.h - what the parts of the spool share; nobody else includes it, but the tests
- * that have to make a disk fail.
+ * spool_internal.h - what the parts of the spool share; nobody else includes it, but metric-spool's
+ * look at a file, and the tests that have to make a disk fail.
  *
  *	spool.c          the directory: lock, identity, numbers
  *	spool_grow.c     files while they grow
@@ -73,10 +73,13 @@ struct spool {
 
 	_Atomic uint64_t bytes;
 	_Atomic uint64_t kept_bytes;
-	_Atomic uint64_t next;    /* number */
-	_Atomic uint64_t limit;   /* numbers below it are reserved */
-	bool reserve_missing;     /* the disk did not have the room for it */
-	struct spool_file *files; /* those that are open */
+	_Atomic uint64_t next;       /* number */
+	_Atomic uint64_t limit;      /* numbers below it are reserved */
+	_Atomic uint64_t gone_floor; /* the smallest number of a name that was removed or changed
+				       since the directory was synced; UINT64_MAX: none */
+	bool reserve_missing;        /* the disk did not have the room for it */
+	bool salvage;                /* spool_salvage() */
+	struct spool_file *files;    /* those that are open */
 
 	/* a sync that is under way, spool_sync_some() */
 	bool syncing;
@@ -95,17 +98,32 @@ int io_write(int fd, const void *data, size_t len, uint64_t offset);
 int io_write_block(int fd, const uint8_t *header, const uint8_t *frames, size_t len,
 		   uint64_t offset);
 
-/*
- * Reads up to len bytes; *got tells how many there were.  Pages that the disk cannot give
- * (EIO) are read as zeros: the CRCs tell what that costs.
- */
+/* Reads up to len bytes; *got tells how many there were. */
 int io_read(int fd, void *data, size_t len, uint64_t offset, size_t *got);
+
+/* The same, but pages that the disk cannot give (EIO) are zeros: the CRCs tell what that costs. */
+int io_salvage(int fd, void *data, size_t len, uint64_t offset, size_t *got);
+
+/* Where the first byte is, from offset on, that is in no hole; the end where there is none. */
+uint64_t io_next(int fd, uint64_t offset);
+
+/*
+ * Is it the content that is wrong, or is it no file?  Everything else (rights, descriptors, memory,
+ * a disk that does not read) says nothing of the content, which may be there the next time.
+ */
+bool io_is_damage(int error);
 
 /* fdatasync(), or fsync() for the directory, or the tests' hook. */
 int io_sync(const struct spool *s, int fd);
 
-/* Opens a file that is there.  -ELOOP for a link, -EISDIR for anything else that is no file. */
+/* Opens a file.  -ELOOP for a link, -EISDIR for anything else that is no file. */
 int io_open(const struct spool *s, const char *name, int flags, uint64_t *size);
+
+/*
+ * A new file for writing, in the place of whatever has that name: nothing that counts has a
+ * temporary name.
+ */
+int io_create(const struct spool *s, const char *name);
 
 /* The size of a file; 0 for what is not there or is no file. */
 uint64_t io_size(const struct spool *s, const char *name);

@@ -65,30 +65,59 @@ int
 io_read(int fd, void *data, size_t len, uint64_t offset, size_t *got)
 {
 	uint8_t *p = data;
-	size_t want = len;
 
 	*got = 0;
 	while (*got < len) {
-		size_t rest = len - *got;
-		ssize_t n = pread(fd, p + *got, rest < want ? rest : want, (off_t)(offset + *got));
+		ssize_t n = pread(fd, p + *got, len - *got, (off_t)(offset + *got));
 
 		if (n == 0)
 			break;
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EIO && want > PAGE_BYTES) {
-			want = PAGE_BYTES; /* find out which pages are bad */
-			continue;
-		}
-		if (n < 0 && errno == EIO) {
-			n = (ssize_t)(rest < PAGE_BYTES ? rest : PAGE_BYTES);
-			memset(p + *got, 0, (size_t)n);
-		}
-		if (n < 0)
+		if (n < 0 && errno != EINTR)
 			return -errno;
-		*got += (size_t)n;
+		*got += n > 0 ? (size_t)n : 0;
 	}
 	return 0;
+}
+
+int
+io_salvage(int fd, void *data, size_t len, uint64_t offset, size_t *got)
+{
+	uint8_t *p = data;
+	struct stat st;
+	size_t n;
+	int r = io_read(fd, data, len, offset, got);
+
+	if (r != -EIO)
+		return r;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	*got = 0;
+	if ((uint64_t)st.st_size <= offset)
+		return 0;
+	if ((uint64_t)st.st_size - offset < len)
+		len = (size_t)((uint64_t)st.st_size - offset);
+	while (*got < len) { /* find out which pages are bad */
+		size_t want = len - *got < PAGE_BYTES ? len - *got : PAGE_BYTES;
+
+		r = io_read(fd, p + *got, want, offset + *got, &n);
+		if (r == -EIO)
+			memset(p + *got, 0, n = want);
+		else if (r < 0 || n == 0)
+			return r;
+		*got += n;
+	}
+	return 0;
+}
+
+uint64_t
+io_next(int fd, uint64_t offset)
+{
+	off_t next = lseek(fd, (off_t)offset, SEEK_DATA);
+	struct stat st;
+
+	if (next < 0 && errno == ENXIO && fstat(fd, &st) == 0)
+		next = st.st_size; /* nothing but a hole is left */
+	return next > 0 && (uint64_t)next > offset ? (uint64_t)next : offset;
 }
 
 int
@@ -105,13 +134,13 @@ int
 io_open(const struct spool *s, const char *name, int flags, uint64_t *size)
 {
 	/* O_NONBLOCK: a fifo of that name must not keep us waiting */
-	int fd = openat(s->fd, name, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	int fd = openat(s->fd, name, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 	struct stat st;
 	int r = 0;
 
 	*size = 0; /* compilers do not know that -errno is negative */
 	if (fd < 0)
-		return -errno;
+		return errno == ENXIO || errno == ENODEV ? -EISDIR : -errno;
 	if (fstat(fd, &st) < 0)
 		r = -errno;
 	else if (!S_ISREG(st.st_mode))
@@ -140,6 +169,26 @@ io_disk_bytes(const struct spool *s, const char *name)
 	return spool_disk_bytes(io_size(s, name));
 }
 
+bool
+io_is_damage(int error)
+{
+	return error == -EBADMSG || error == -EISDIR || error == -ELOOP || error == -EFBIG ||
+	       error == -ENODATA;
+}
+
+int
+io_create(const struct spool *s, const char *name)
+{
+	int fd, r = 0;
+
+	if (unlinkat(s->fd, name, 0) < 0 && errno != ENOENT)
+		r = errno == EISDIR ? io_move_aside(s, name) : -errno;
+	if (r < 0)
+		return r;
+	fd = openat(s->fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
 int
 io_put_text(const struct spool *s, const char *name, const char *text)
 {
@@ -147,9 +196,9 @@ io_put_text(const struct spool *s, const char *name, const char *text)
 	int fd, r;
 
 	(void)snprintf(temporary, sizeof(temporary), "%s.new", name);
-	fd = openat(s->fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = io_create(s, temporary);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	r = io_write(fd, text, strlen(text), 0);
 	if (r == 0)
 		r = io_sync(s, fd);
@@ -287,24 +336,27 @@ corrupt_open(const struct spool *s)
 	return fd < 0 ? -errno : fd;
 }
 
+/* Holes stay holes: the stretch may claim to be longer than the disk is. */
 static int
 copy_stretch(int from, uint64_t offset, int to, uint64_t len)
 {
 	uint8_t buf[COPY_BYTES];
 	uint64_t at = 0;
 
-	while (at < len) {
+	while ((at = io_next(from, offset + at) - offset) < len) {
 		size_t want = len - at < sizeof(buf) ? (size_t)(len - at) : sizeof(buf);
 		size_t got;
-		int r = io_read(from, buf, want, offset + at, &got);
+		int r = io_salvage(from, buf, want, offset + at, &got);
 
+		if (r == 0 && got == 0)
+			r = -EIO;
 		if (r == 0)
-			r = got ? io_write(to, buf, got, at) : -EIO;
+			r = io_write(to, buf, got, at);
 		if (r < 0)
 			return r;
 		at += got;
 	}
-	return 0;
+	return ftruncate(to, (off_t)len) < 0 ? -errno : 0;
 }
 
 static bool
@@ -322,8 +374,8 @@ same_stretch(int from, uint64_t offset, int dir, const char *name, uint64_t len)
 		size_t want = len - at < sizeof(a) ? (size_t)(len - at) : sizeof(a);
 		size_t x = 0, y = 0;
 
-		same = io_read(from, a, want, offset + at, &x) == 0 &&
-		       io_read(fd, b, want, at, &y) == 0 && x == want && y == want &&
+		same = io_salvage(from, a, want, offset + at, &x) == 0 &&
+		       io_salvage(fd, b, want, at, &y) == 0 && x == want && y == want &&
 		       memcmp(a, b, want) == 0;
 	}
 	(void)close(fd);

@@ -202,6 +202,14 @@ spool_name_gone(struct spool *s, uint64_t number, uint64_t bytes)
 	s->bytes -= bytes;
 }
 
+/* A name goes: it lasts once the directory is synced. */
+static void
+name_goes(struct spool *s, uint64_t number)
+{
+	if (number < s->gone_floor)
+		s->gone_floor = number;
+}
+
 static int
 delete_file(struct spool *s, uint64_t number, const char *suffix)
 {
@@ -210,6 +218,7 @@ delete_file(struct spool *s, uint64_t number, const char *suffix)
 
 	spool_name_as(name, number, suffix);
 	bytes = io_disk_bytes(s, name);
+	name_goes(s, number);
 	if (unlinkat(s->fd, name, 0) < 0)
 		return -errno;
 	spool_name_gone(s, number, bytes);
@@ -227,6 +236,7 @@ rename_file(struct spool *s, uint64_t number, bool kept)
 	spool_name_as(from, number, kept ? SPOOL_BATCH : SPOOL_STORED);
 	spool_name_as(to, number, kept ? SPOOL_STORED : SPOOL_BATCH);
 	replaced = io_disk_bytes(s, to);
+	name_goes(s, number);
 	if (renameat(s->fd, from, s->fd, to) < 0)
 		return -errno;
 	if (f)

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "buffer/spool/spool_judge.h"
 #include "log/log.h"
 #include "wire/bytes.h"
 
@@ -25,7 +26,8 @@ struct stretch {
 /* What a look at a whole file has found. */
 struct scan {
 	uint8_t *data; /* room for a header, then the sound blocks back to back */
-	size_t end;
+	size_t end, room;
+	int error;                  /* memory was short */
 	struct spool_header header; /* as a sealed file with only these blocks has it */
 	struct stretch bad[STRETCHES_MAX];
 	unsigned n_bad;
@@ -53,10 +55,26 @@ bad_add(struct scan *sc, uint64_t offset, uint64_t len)
 }
 
 static void
-found_damage(void *arg, size_t offset, const uint8_t *p, size_t len)
+found_damage(void *arg, size_t offset, size_t len)
 {
-	(void)p;
 	bad_add(arg, offset, len);
+}
+
+static int
+scan_reserve(struct scan *sc, size_t room)
+{
+	uint8_t *grown;
+
+	if (room <= sc->room)
+		return 0;
+	if (room < 2 * sc->room)
+		room = 2 * sc->room;
+	grown = realloc(sc->data, room);
+	if (!grown)
+		return -ENOMEM;
+	sc->data = grown;
+	sc->room = room;
+	return 0;
 }
 
 static void
@@ -67,7 +85,11 @@ found_block(void *arg, size_t offset, const uint8_t *frames, uint32_t len, uint3
 
 	(void)offset;
 	(void)rows;
-	memmove(sc->data + sc->end, frames - SPOOL_BLOCK_HEADER, size);
+	if (sc->error == 0)
+		sc->error = scan_reserve(sc, sc->end + size);
+	if (sc->error < 0)
+		return;
+	memcpy(sc->data + sc->end, frames - SPOOL_BLOCK_HEADER, size);
 	sc->end += size;
 }
 
@@ -99,25 +121,47 @@ scan_verdict(const struct spool *s, uint64_t number, const struct spool_verdict 
 	return 0;
 }
 
+/* What is read, and how. */
+struct content {
+	int fd;
+	bool salvage;
+};
+
+static int
+get_content(void *arg, uint8_t *data, size_t len, uint64_t offset, size_t *got)
+{
+	const struct content *c = arg;
+
+	return (c->salvage ? io_salvage : io_read)(c->fd, data, len, offset, got);
+}
+
+static uint64_t
+next_content(void *arg, uint64_t offset)
+{
+	const struct content *c = arg;
+
+	return io_next(c->fd, offset);
+}
+
 /* Reads and judges a file.  The caller frees sc->data, also after an error. */
 static int
 scan_file(const struct spool *s, uint64_t number, int fd, uint64_t size, struct scan *sc)
 {
 	const struct spool_walk walk = {found_block, found_damage, sc};
+	struct content from = {fd, s->salvage};
+	const struct spool_content content = {get_content, next_content, &from, size};
 	struct spool_verdict v;
-	size_t got;
 	int r;
 
 	memset(sc, 0, sizeof(*sc));
 	sc->end = SPOOL_FILE_HEADER;
 	if (size > SCAN_MAX)
 		return -EFBIG;
-	sc->data = malloc(size < SPOOL_FILE_HEADER ? SPOOL_FILE_HEADER : (size_t)size);
-	if (!sc->data)
-		return -ENOMEM;
-	r = io_read(fd, sc->data, (size_t)size, 0, &got);
+	r = scan_reserve(sc, SPOOL_FILE_HEADER);
 	if (r == 0)
-		r = spool_judge(sc->data, got, number, &walk, &v);
+		r = spool_judge(&content, number, &walk, &v);
+	if (r == 0)
+		r = sc->error;
 	return r == 0 ? scan_verdict(s, number, &v, sc) : r;
 }
 
@@ -175,9 +219,9 @@ replace_file(struct spool *s, const char *name, int old, struct scan *sc)
 	int fd, r;
 
 	spool_name_as(copy, sc->header.number, SPOOL_NEW);
-	fd = openat(s->fd, copy, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = io_create(s, copy);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	spool_header_encode(sc->data, &sc->header);
 	r = io_write(fd, sc->data, sc->end, 0);
 	if (r == 0)
@@ -215,26 +259,38 @@ seal_in_place(const struct spool *s, const char *name, const struct scan *sc)
 
 /* ---- at start ---- */
 
-/* What cannot be opened: out of the way with it, unless that is for want of our own. */
+/* It cannot be read now.  That says nothing of what is in it: perhaps the next start can. */
+static void
+leave(const struct spool *s, const char *name, int error)
+{
+	char path[SPOOL_PATH_MAX];
+
+	spool_path(s, name, path);
+	log_event(LOG_ERR, "spool_error", LOG_STR("file", path), LOG_STR("error", strerror(-error)),
+		  LOG_STR("hint", error == -EIO
+				      ? "the file stays where it is, and the next start tries "
+					"again; what can be read of it, 'metric-spool repair' saves"
+				      : "the file stays where it is, and the next start tries "
+					"again"));
+}
+
 static void
 recover_unreadable(const struct spool *s, const char *name, int error)
 {
-	const char *why = error == -EISDIR ? "not a regular file" : strerror(-error);
-
 	if (error == -ENOENT)
 		return;
-	if (error == -EMFILE || error == -ENFILE || error == -ENOMEM)
-		spool_corrupt(s, name, io_size(s, name), why);
+	if (io_is_damage(error))
+		move_aside(s, name, io_size(s, name), "not a regular file");
 	else
-		move_aside(s, name, io_size(s, name), why);
+		leave(s, name, error);
 }
 
 /* A file without a sound block: deleted if it never had one, moved aside if it had. */
 static void
 recover_empty(const struct spool *s, const char *name, uint64_t size, const struct scan *sc)
 {
-	if (sc->why || size == 0)
-		move_aside(s, name, size, size ? "holds no sound block" : "empty file");
+	if (sc->why)
+		move_aside(s, name, size, "holds no sound block");
 	else
 		(void)unlinkat(s->fd, name, 0);
 }
@@ -290,7 +346,7 @@ recover_file(struct spool *s, uint64_t number, const char *name, struct spool_he
 	else if (r == -EFBIG)
 		move_aside(s, name, size, "too large for a batch");
 	else
-		spool_corrupt(s, name, size, strerror(-r)); /* stays; perhaps the next start can */
+		leave(s, name, r);
 	if (found)
 		*ret = sc.header;
 	free(sc.data);
@@ -314,6 +370,12 @@ remove_copies(struct spool *s)
 		(void)unlinkat(s->fd, name, 0);
 	}
 	free(numbers);
+}
+
+void
+spool_salvage(struct spool *s)
+{
+	s->salvage = true;
 }
 
 int
@@ -388,12 +450,8 @@ scan_batch(const struct spool *s, uint64_t number, struct scan *sc, int *fd)
 
 	sc->data = NULL;
 	*fd = open_batch(s, number, &size);
-	if (*fd < 0)
-		return *fd;
-	r = scan_file(s, number, *fd, size, sc);
-	if (r == -EBADMSG || (r == 0 && sc->header.summary.rows == 0))
-		return -ENODATA;
-	return r;
+	r = *fd < 0 ? *fd : scan_file(s, number, *fd, size, sc);
+	return io_is_damage(r) || (r == 0 && sc->header.summary.rows == 0) ? -ENODATA : r;
 }
 
 int

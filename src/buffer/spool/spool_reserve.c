@@ -34,16 +34,18 @@ has_room(const struct spool *s)
 static int
 make(const struct spool *s)
 {
-	int fd = openat(s->fd, RESERVE, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+	uint64_t size;
+	int fd = io_open(s, RESERVE, O_RDWR, &size);
 	int r;
 
-	if (fd < 0 && errno == ENOENT && !has_room(s))
+	if (fd < 0 && fd != -ENOENT && !io_is_damage(fd))
+		return fd;
+	if (fd < 0 && !has_room(s))
 		return -ENOSPC;
-	if (fd < 0 && errno == ENOENT)
-		fd = openat(s->fd, RESERVE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-
 	if (fd < 0)
-		return -errno;
+		fd = io_create(s, RESERVE);
+	if (fd < 0)
+		return fd;
 	r = -posix_fallocate(fd, 0, SPOOL_RESERVE); /* one that is there already stays */
 	(void)close(fd);
 	if (r < 0)

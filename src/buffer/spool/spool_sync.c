@@ -68,9 +68,9 @@ file_rewrite(struct spool *s, struct spool_file *f)
 
 	spool_name_as(name, f->header.number, f->kept ? SPOOL_STORED : SPOOL_BATCH);
 	spool_name_as(copy, f->header.number, SPOOL_NEW);
-	fd = openat(s->fd, copy, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = io_create(s, copy);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	r = copy_blocks(f->fd, fd, &f->header.summary);
 	if (r == 0)
 		r = write_header(fd, &f->header);
@@ -115,6 +115,22 @@ file_sync(struct spool *s, struct spool_file *f)
 	return file_rewrite(s, f);
 }
 
+uint64_t
+spool_gone_floor(const struct spool *s)
+{
+	return s->gone_floor;
+}
+
+int
+spool_sync_names(struct spool *s)
+{
+	int r = io_sync(s, s->fd);
+
+	if (r == 0)
+		s->gone_floor = UINT64_MAX;
+	return r;
+}
+
 /* One that nobody appends to is not needed any more, but its name may still have to be synced. */
 static void
 file_synced(struct spool *s, struct spool_file *f)
@@ -139,7 +155,7 @@ names_due(const struct spool *s)
 static int
 names_sync(struct spool *s)
 {
-	int r = names_due(s) ? io_sync(s, s->fd) : 0;
+	int r = names_due(s) ? spool_sync_names(s) : 0;
 
 	if (r < 0)
 		return r;

@@ -159,11 +159,12 @@ ledger_sql(char sql[LEDGER_MAX], const struct batch_view *b)
 	(void)text_time(time, b->complete_until_us);
 	if (b->complete_until_us)
 		(void)snprintf(until, sizeof(until), "'%s'", time);
-	(void)snprintf(sql, LEDGER_MAX,
-		       "INSERT INTO metric_collectord.batches"
-		       " (collector, batch, rows, bytes, min_time, max_time, complete_until)"
-		       " VALUES ('%s', %" PRIu64 ", %" PRIu64 ", %zu, '%s', '%s', %s)",
-		       b->collector, b->number, b->rows, b->bytes, min, max, until);
+	(void)snprintf(
+	    sql, LEDGER_MAX,
+	    "INSERT INTO metric_collectord.batches"
+	    " (collector, batch, opened, rows, bytes, min_time, max_time, complete_until)"
+	    " VALUES ('%s', %" PRIu64 ", %" PRId64 ", %" PRIu64 ", %zu, '%s', '%s', %s)",
+	    b->collector, b->number, (int64_t)b->opened_us, b->rows, b->bytes, min, max, until);
 }
 
 /* Does the ledger hold this batch's number already? */
@@ -264,6 +265,18 @@ put_shaped(struct postgres *p, struct pg_shape *shape, const char *ledger, uint6
 	return st;
 }
 
+/* What a row of the ledger says: rows, rejected, bytes, opened, spans. */
+static void
+ledger_read(const PGresult *r, uint64_t *rejected, struct store_ledger *l)
+{
+	*rejected = strtoull(PQgetvalue(r, 0, 1), NULL, 10);
+	l->rows = strtoull(PQgetvalue(r, 0, 0), NULL, 10) + *rejected;
+	l->bytes = strtoull(PQgetvalue(r, 0, 2), NULL, 10);
+	l->has_opened = !PQgetisnull(r, 0, 3);
+	l->opened_us = (uint64_t)strtoll(PQgetvalue(r, 0, 3), NULL, 10);
+	l->spans = *PQgetvalue(r, 0, 4) == 't';
+}
+
 /*
  * The ledger holds the number.  As a rule since an earlier try was committed and its
  * answer lost.  But two daemons may share one identity (a copied spool), and
@@ -276,16 +289,16 @@ settle(struct postgres *p, const struct batch_view *b, struct store_result *ret,
 	char number[24], min[TEXT_VALUE_MAX], max[TEXT_VALUE_MAX];
 	const char *values[] = {b->collector, number, min, max};
 	const struct pg_params params = {.n = 4, .values = values};
+	struct store_ledger ledger;
 	enum store_status st;
 	PGresult *r = NULL;
-	uint64_t rows, rejected;
-	bool fits;
+	uint64_t rejected;
 
 	(void)snprintf(number, sizeof(number), "%" PRIu64, b->number);
 	(void)text_time(min, b->min_us);
 	(void)text_time(max, b->max_us);
 	st = pg_query_params(&p->c,
-			     "SELECT rows, rejected, min_time <= $3::timestamptz"
+			     "SELECT rows, rejected, bytes, opened, min_time <= $3::timestamptz"
 			     " AND max_time >= $4::timestamptz FROM metric_collectord.batches"
 			     " WHERE collector = $1::uuid AND batch = $2::bigint",
 			     &params, &r, err);
@@ -296,21 +309,11 @@ settle(struct postgres *p, const struct batch_view *b, struct store_result *ret,
 		(void)pg_error_set(err, "40001", "the ledger changed meanwhile", NULL, true);
 		return STORE_RETRY;
 	}
-	rows = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
-	rejected = strtoull(PQgetvalue(r, 0, 1), NULL, 10);
-	fits = *PQgetvalue(r, 0, 2) == 't' && b->rows <= rows + rejected;
+	ledger_read(r, &rejected, &ledger);
 	PQclear(r);
-	if (!fits) {
-		(void)pg_error_set(err, "23505",
-				   "the ledger holds another batch under the same collector and "
-				   "number",
-				   NULL, true);
-		err->hint = "two daemons share one identity: give each a spool of its own, "
-			    "never a copy";
-		err->batch_only = true;
-		return STORE_HOLD;
-	}
-	/* damage in the spool can have made the batch smaller than what was stored */
+	st = store_recognise(&ledger, b, err);
+	if (st != STORE_OK)
+		return st;
 	ret->repeated = true;
 	ret->rejected = rejected < b->rows ? rejected : b->rows;
 	ret->stored = b->rows - ret->rejected;

@@ -57,46 +57,39 @@ ledger_insert(struct sqlite_db *s, const struct batch_view *b, bool *repeated,
 	bind_time(st, 5, &min, b->min_us);
 	bind_time(st, 6, &max, b->max_us);
 	bind_time(st, 7, &now, clock_real_us());
+	bind_u64(st, 8, b->opened_us);
 	rc = sqlite_db_execute(s, ST_LEDGER);
 	*repeated = rc == SQLITE_CONSTRAINT_PRIMARYKEY || rc == SQLITE_CONSTRAINT_UNIQUE;
 	return rc == SQLITE_OK || *repeated ? STORE_OK : sqlite_db_fail(s, rc, err);
 }
 
-/*
- * The ledger has this batch: was it really this one?  Damage in the spool may have made it
- * smaller since, but never greater.
- */
+/* The ledger has this batch: was it really this one? */
 static enum store_status
 ledger_recognise(struct sqlite_db *s, const struct batch_view *b, struct store_result *ret,
 		 struct store_error *err)
 {
 	sqlite3_stmt *st = s->st[ST_LEDGER_FIT];
 	struct iso_time min = ISO_TIME_NONE, max = ISO_TIME_NONE;
-	bool fits = false;
+	struct store_ledger ledger = {0};
 	int rc;
 
 	bind_batch(st, b->collector, b->number);
-	bind_u64(st, 3, b->rows);
-	bind_time(st, 4, &min, b->min_us);
-	bind_time(st, 5, &max, b->max_us);
+	bind_time(st, 3, &min, b->min_us);
+	bind_time(st, 4, &max, b->max_us);
 	if (sqlite3_step(st) == SQLITE_ROW) {
 		ret->stored = (uint64_t)sqlite3_column_int64(st, 0);
 		ret->rejected = (uint64_t)sqlite3_column_int64(st, 1);
 		ret->repeated = true;
-		fits = sqlite3_column_int(st, 2) != 0;
+		ledger.rows = ret->stored + ret->rejected;
+		ledger.bytes = (uint64_t)sqlite3_column_int64(st, 2);
+		ledger.has_opened = sqlite3_column_type(st, 3) != SQLITE_NULL;
+		ledger.opened_us = (uint64_t)sqlite3_column_int64(st, 3);
+		ledger.spans = sqlite3_column_int(st, 4) != 0;
 	}
 	rc = sqlite3_reset(st);
 	if (rc != SQLITE_OK)
 		return sqlite_db_fail(s, rc, err);
-	if (fits)
-		return STORE_OK;
-	(void)snprintf(err->text, sizeof(err->text),
-		       "the ledger holds another batch under the number %llu of collector %s",
-		       (unsigned long long)b->number, b->collector);
-	err->hint = "two spools share an identity, one being a copy of the other: stop this "
-		    "daemon and delete the file identity in its spool";
-	err->batch_only = true;
-	return STORE_HOLD;
+	return store_recognise(&ledger, b, err);
 }
 
 /* A verdict on a row, rather than on the database, in one word; NULL when it is none. */

@@ -30,11 +30,12 @@ static const char *const statement_sql[ST_COUNT] = {
     [ST_COMMIT] = "COMMIT",
     [ST_ROLLBACK] = "ROLLBACK",
     [ST_LEDGER] = "INSERT INTO metric_collectord_batches (collector, batch, rows, bytes, "
-		  "rejected, min_time, max_time, stored_at) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?7)",
+		  "rejected, min_time, max_time, stored_at, opened) "
+		  "VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?7, ?8)",
     [ST_LEDGER_COUNT] = "UPDATE metric_collectord_batches SET rows = ?3, rejected = ?4 "
 			"WHERE collector = ?1 AND batch = ?2",
-    [ST_LEDGER_FIT] = "SELECT rows, rejected, rows + rejected >= ?3 AND min_time <= ?4 AND "
-		      "max_time >= ?5 FROM metric_collectord_batches "
+    [ST_LEDGER_FIT] = "SELECT rows, rejected, bytes, opened, min_time <= ?3 AND "
+		      "max_time >= ?4 FROM metric_collectord_batches "
 		      "WHERE collector = ?1 AND batch = ?2",
     [ST_LEDGER_HAS] = "SELECT 1 FROM metric_collectord_batches WHERE collector = ?1 AND batch = ?2",
     [ST_LEDGER_OLD] =

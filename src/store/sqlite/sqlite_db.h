@@ -18,10 +18,10 @@ enum sqlite_statement {
 	ST_BEGIN,
 	ST_COMMIT,
 	ST_ROLLBACK,
-	ST_LEDGER,       /* collector, batch, rows, bytes, min_time, max_time, stored_at */
+	ST_LEDGER,       /* collector, batch, rows, bytes, min_time, max_time, stored_at, opened */
 	ST_LEDGER_COUNT, /* collector, batch, rows, rejected */
-	ST_LEDGER_FIT,   /* collector, batch, rows, min_time, max_time -> rows, rejected, fits */
-	ST_LEDGER_HAS,   /* collector, batch -> a row, or none */
+	ST_LEDGER_FIT, /* collector, batch, min_time, max_time -> rows, rejected, bytes, opened, spans */
+	ST_LEDGER_HAS, /* collector, batch -> a row, or none */
 	ST_LEDGER_OLD, /* collector, below batch, before stored_at, n -> the greatest of the first n
 			*/
 	ST_LEDGER_SETTLE, /* collector, up to batch, before stored_at */
