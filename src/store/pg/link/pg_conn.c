@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,15 @@ enum store_status
 pg_fail(struct store_error *err, const char *text)
 {
 	return pg_error_set(err, "", text, NULL, false);
+}
+
+enum store_status
+pg_odd(struct store_error *err, const char *text)
+{
+	enum store_status st = pg_error_set(err, "08P01", text, NULL, false);
+
+	err->hint = "this is not what PostgreSQL answers: look what database.uri leads to";
+	return st;
 }
 
 void
@@ -209,6 +219,43 @@ pg_query_params(struct pg_conn *c, const char *sql, const struct pg_params *p, P
 	    err);
 
 	return st == STORE_OK ? collect(c, ret, err) : st;
+}
+
+/* Is r what was asked for? */
+static enum store_status
+check_form(PGresult *r, struct pg_form form, PGresult **ret, struct store_error *err)
+{
+	int columns = r ? PQnfields(r) : 0, rows = r ? PQntuples(r) : 0;
+	char text[128];
+
+	if (r && columns == form.columns && rows >= form.min && rows <= form.max) {
+		*ret = r;
+		return STORE_OK;
+	}
+	(void)snprintf(text, sizeof(text), "the server answers with %d rows of %d columns", rows,
+		       columns);
+	PQclear(r);
+	return pg_odd(err, text);
+}
+
+enum store_status
+pg_select(struct pg_conn *c, const char *sql, struct pg_form form, PGresult **ret,
+	  struct store_error *err)
+{
+	PGresult *r = NULL;
+	enum store_status st = pg_query(c, sql, &r, err);
+
+	return st == STORE_OK ? check_form(r, form, ret, err) : st;
+}
+
+enum store_status
+pg_select_params(struct pg_conn *c, const char *sql, const struct pg_params *p, struct pg_form form,
+		 PGresult **ret, struct store_error *err)
+{
+	PGresult *r = NULL;
+	enum store_status st = pg_query_params(c, sql, p, &r, err);
+
+	return st == STORE_OK ? check_form(r, form, ret, err) : st;
 }
 
 void

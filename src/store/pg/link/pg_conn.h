@@ -16,6 +16,7 @@
 #pragma once
 
 #include <libpq-fe.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -64,6 +65,27 @@ enum store_status pg_sleep(const struct pg_conn *c, uint64_t ms, struct store_er
 enum store_status pg_query(struct pg_conn *c, const char *sql, PGresult **ret,
 			   struct store_error *err);
 
+/*
+ * What an answer must look like.  Whoever reads a result has got it from pg_select(): there are no
+ * fewer columns and rows in it, and no more, than he goes by.
+ */
+struct pg_form {
+	int columns;
+	int min, max; /* rows */
+};
+#define PG_ROWS_FROM(min_, columns_) \
+	((struct pg_form){.columns = (columns_), .min = (min_), .max = INT_MAX})
+#define PG_ROWS(columns_) PG_ROWS_FROM(0, columns_)
+#define PG_ROW(columns_) ((struct pg_form){.columns = (columns_), .min = 1, .max = 1})
+#define PG_ROW_OR_NONE(columns_) ((struct pg_form){.columns = (columns_), .max = 1})
+
+/*
+ * The same for one that is read.  *ret is written on success; an answer of another form is an error
+ * of class 08, and ends the connection.
+ */
+enum store_status pg_select(struct pg_conn *c, const char *sql, struct pg_form form, PGresult **ret,
+			    struct store_error *err);
+
 /* The same with parameters (all text, unless formats says 1) and one statement. */
 struct pg_params {
 	int n;
@@ -73,6 +95,8 @@ struct pg_params {
 };
 enum store_status pg_query_params(struct pg_conn *c, const char *sql, const struct pg_params *p,
 				  PGresult **ret, struct store_error *err);
+enum store_status pg_select_params(struct pg_conn *c, const char *sql, const struct pg_params *p,
+				   struct pg_form form, PGresult **ret, struct store_error *err);
 
 /*
  * Runs a message with a COPY ... FROM STDIN (FORMAT binary) in it and sends it rows; PG_COPY is the
@@ -92,6 +116,9 @@ void pg_rollback(struct pg_conn *c, struct store_error *err);
 
 /* err for a failure of our own, such as a lack of memory; returns the status. */
 enum store_status pg_fail(struct store_error *err, const char *text);
+
+/* The same for an answer that no server gives: whoever is at the other end, it ends there. */
+enum store_status pg_odd(struct store_error *err, const char *text);
 
 /* Did the last error come from this constraint? */
 bool pg_failed_on(const struct pg_conn *c, const char *schema, const char *table,

@@ -91,7 +91,7 @@ check_kind(struct search *s)
 	if (s->hosts.wanted == PG_WANTED_ANY)
 		return STORE_OK;
 	s->c->stall_ms = s->conf->database.connect_timeout_ms;
-	st = pg_query(s->c, sql, &r, s->err);
+	st = pg_select(s->c, sql, PG_ROW(2), &r, s->err);
 	s->c->stall_ms = PG_STALL_MS;
 	if (st != STORE_OK)
 		return st;

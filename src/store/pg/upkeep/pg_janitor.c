@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -257,17 +258,19 @@ janitor_missing(struct upkeep *base, const char *collector, uint64_t *numbers, s
 	char *array = array_text(numbers, *n);
 	const char *values[] = {collector, array};
 	const struct pg_params params = {.n = 2, .values = values};
+	/* numbers has no room for more than were asked about */
+	const struct pg_form form = {.columns = 1, .max = *n < INT_MAX ? (int)*n : INT_MAX};
 	PGresult *r = NULL;
 	enum store_status st;
 	size_t i;
 
 	if (!array)
 		return pg_fail(err, "out of memory");
-	st = pg_query_params(&p->c,
-			     "SELECT n FROM pg_catalog.unnest($2::bigint[]) n WHERE NOT EXISTS"
-			     " (SELECT FROM metric_collectord.batches b"
-			     "  WHERE b.collector = $1::uuid AND b.batch = n) ORDER BY n",
-			     &params, &r, err);
+	st = pg_select_params(&p->c,
+			      "SELECT n FROM pg_catalog.unnest($2::bigint[]) n WHERE NOT EXISTS"
+			      " (SELECT FROM metric_collectord.batches b"
+			      "  WHERE b.collector = $1::uuid AND b.batch = n) ORDER BY n",
+			      &params, form, &r, err);
 	free(array);
 	if (st != STORE_OK)
 		return st;

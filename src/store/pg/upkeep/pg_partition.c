@@ -90,7 +90,7 @@ table_read(const struct work *w, struct table *t)
 	int i, n;
 
 	table_done(t);
-	st = pg_query(w->c, ranges_sql, &t->rows, w->err);
+	st = pg_select(w->c, ranges_sql, PG_ROWS_FROM(1, 3), &t->rows, w->err);
 	if (st != STORE_OK)
 		return st;
 	n = PQntuples(t->rows);
@@ -216,7 +216,7 @@ move_rows(const struct work *w, const struct addition *a, uint64_t *moved)
 		       " here AS (INSERT INTO %s.%s SELECT * FROM gone RETURNING 1)"
 		       " SELECT count(*) FROM here",
 		       a->home, a->from, a->to, a->home, a->name);
-	st = pg_query(w->c, sql, &r, w->err);
+	st = pg_select(w->c, sql, PG_ROW(1), &r, w->err);
 	if (st == STORE_OK)
 		*moved = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
 	PQclear(r);
@@ -377,7 +377,7 @@ look(const struct work *w, const struct table *t, uint64_t before_us, uint64_t *
 		       "SELECT (extract(epoch FROM max(time)) * 1000000)::bigint"
 		       " FROM %s.metrics_default WHERE time < '%s' AND time >= '1970-01-01Z'",
 		       t->home, before);
-	st = pg_query(w->c, sql, &r, w->err);
+	st = pg_select(w->c, sql, PG_ROW(1), &r, w->err);
 	if (st != STORE_OK)
 		return st;
 	*at_us = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
@@ -391,7 +391,7 @@ look(const struct work *w, const struct table *t, uint64_t before_us, uint64_t *
 		       "SELECT count(*) = %d FROM (SELECT 1 FROM %s.metrics_default"
 		       " WHERE time >= '%s' AND time < '%s' LIMIT %d) crowd",
 		       CROWD, t->home, from, to, CROWD);
-	st = pg_query(w->c, sql, &r, w->err);
+	st = pg_select(w->c, sql, PG_ROW(1), &r, w->err);
 	if (st == STORE_OK)
 		*crowd = *PQgetvalue(r, 0, 0) == 't';
 	PQclear(r);
@@ -479,7 +479,7 @@ static enum store_status
 is_ours(const struct work *w, bool *ret)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(w->c, ours_sql, &r, w->err);
+	enum store_status st = pg_select(w->c, ours_sql, PG_ROW_OR_NONE(2), &r, w->err);
 
 	*ret = st == STORE_OK && PQntuples(r) > 0 && *PQgetvalue(r, 0, 0) == 'p' &&
 	       *PQgetvalue(r, 0, 1) == 't';

@@ -443,7 +443,7 @@ work(struct work *w)
 
 	if (!w->conf->database.migrate)
 		return STORE_OK;
-	st = pg_query(w->c, extension_sql, &r, w->err);
+	st = pg_select(w->c, extension_sql, PG_ROW_OR_NONE(2), &r, w->err);
 	if (st == STORE_OK && PQntuples(r) > 0) {
 		w->extension = PQgetvalue(r, 0, 0);
 		w->apache = *PQgetvalue(r, 0, 1) == 't';
