@@ -132,7 +132,7 @@ apply_next(struct pg_conn *c, const struct conf *conf, const char *flavour,
 	   const struct migration_file **ret, struct store_error *err)
 {
 	const struct migration_file *m = NULL;
-	enum store_status st = pg_lock_begin(c, PG_LOCK_NO_LIMIT, err);
+	enum store_status st = pg_lock_begin(c, PG_LOCK_SETUP_MS, err);
 
 	if (st == STORE_OK)
 		st = find_missing(c, flavour, &m, err);
@@ -211,7 +211,7 @@ static enum store_status
 forget_applied(struct pg_conn *c, const struct pg_flavour *f, struct store_error *err)
 {
 	const struct pg_params p = {.n = 1, .values = &f->name};
-	enum store_status st = pg_lock_begin(c, PG_LOCK_NO_LIMIT, err);
+	enum store_status st = pg_lock_begin(c, PG_LOCK_SETUP_MS, err);
 	bool there = false;
 
 	if (st == STORE_OK)

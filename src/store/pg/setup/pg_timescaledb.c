@@ -60,7 +60,7 @@ is_hypertable(struct pg_conn *c, void *arg, bool *ret, struct store_error *err)
 static enum store_status
 create_extension(struct pg_conn *c, struct store_error *err)
 {
-	enum store_status st = pg_lock_begin(c, PG_LOCK_NO_LIMIT, err);
+	enum store_status st = pg_lock_begin(c, PG_LOCK_SETUP_MS, err);
 
 	if (st == STORE_OK)
 		st = pg_query(c, "CREATE EXTENSION IF NOT EXISTS timescaledb", NULL, err);

@@ -27,6 +27,7 @@
 #include "store/store.h"
 
 #define CLAIM_MAX 512
+#define CLAIM_LOCK_MS 5000 /* there will be another claim soon */
 #define FORGET_MAX 384
 
 struct pg_janitor {
@@ -140,9 +141,9 @@ janitor_setup(struct upkeep *base, struct store_error *err)
 	struct pg_janitor *p = (struct pg_janitor *)base;
 	enum store_status st;
 
-	p->c.stall_ms = PG_DDL_STALL_MS;
+	p->c.patient = true;
 	st = make_table(p, err);
-	p->c.stall_ms = PG_STALL_MS;
+	p->c.patient = false;
 	return st;
 }
 
@@ -162,7 +163,7 @@ forget_batches(struct pg_janitor *p, const char *collector, uint64_t floor, stru
 
 	assert_uuid(collector);
 	(void)snprintf(sql, sizeof(sql),
-		       PG_NO_STATEMENT_TIMEOUT
+		       PG_NO_STATEMENT_TIMEOUT PG_NO_STANDBY
 		       "DELETE FROM metric_collectord.batches WHERE collector = '%s'"
 		       " AND batch < %" PRIu64 " AND stored_at <"
 		       " pg_catalog.now() - %" PRIu64 " * interval '1 millisecond'",
@@ -190,17 +191,18 @@ janitor_maintain(struct upkeep *base, const char *collector, uint64_t floor,
 
 	if (st != STORE_OK)
 		return st;
-	p->c.stall_ms = PG_DDL_STALL_MS;
+	p->c.patient = true;
 	st = p->hypertable ? maintain_hypertable(p, err)
 			   : pg_partition_maintain(&p->c, p->conf, err);
-	p->c.stall_ms = PG_STALL_MS;
+	p->c.patient = false;
 	return st;
 }
 
 /*
  * Batches carry the same promise in the ledger; this is for times without one.  A role that may
  * only insert does without.  An older promise may be later than this one, by a clock that was ahead
- * and has been set back: it is replaced all the same.
+ * and has been set back: it is replaced all the same.  A claim that a crash of the server takes
+ * back does no harm, so it does not wait for disks and standbys.
  */
 static enum store_status
 janitor_claim(struct upkeep *base, const char *collector, uint64_t complete_until_us,
@@ -213,11 +215,12 @@ janitor_claim(struct upkeep *base, const char *collector, uint64_t complete_unti
 	assert_uuid(collector);
 	(void)text_time(until, complete_until_us);
 	(void)snprintf(sql, sizeof(sql),
-		       "%sINSERT INTO metric_collectord.collectors"
+		       "%sSET LOCAL lock_timeout = %d;SET LOCAL synchronous_commit = off;"
+		       "INSERT INTO metric_collectord.collectors"
 		       " (collector, complete_until) VALUES ('%s', '%s')"
 		       " ON CONFLICT (collector) DO UPDATE SET seen_at = pg_catalog.now(),"
 		       " complete_until = excluded.complete_until",
-		       p->server.same, collector, until);
+		       p->server.same, CLAIM_LOCK_MS, collector, until);
 	st = pg_query(&p->c, sql, NULL, err);
 	if (st != STORE_HOLD || err->reconnect || err->setup)
 		return st;

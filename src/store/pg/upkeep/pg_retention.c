@@ -15,11 +15,11 @@ drop_chunks(struct pg_conn *c, const struct conf *conf, const char *schema, stru
 
 	pg_interval(after, conf->table.retention_us);
 	(void)snprintf(sql, sizeof(sql),
-		       PG_NO_STATEMENT_TIMEOUT
+		       PG_NO_STATEMENT_TIMEOUT PG_NO_STANDBY
 		       "SET LOCAL lock_timeout = %d;"
 		       "SELECT %s.drop_chunks('metrics', older_than => interval '%s')",
 		       PG_LOCK_TABLE_MS, schema, after);
-	st = pg_select(c, sql, PG_ROWS(1), &r, err);
+	st = pg_select(c, sql, PG_SLOW_ROWS(1), &r, err);
 	if (st == STORE_OK && PQntuples(r) > 0)
 		log_event(LOG_INFO, "chunks_dropped", LOG_U64("chunks", (uint64_t)PQntuples(r)),
 			  LOG_STR("older_than", after));
