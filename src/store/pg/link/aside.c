@@ -64,9 +64,10 @@ aside_start(struct aside *a, void (*run)(struct aside *a), void (*free)(struct a
 int
 aside_wait(struct aside *a, int stop_fd, uint64_t deadline_ms)
 {
+	eventfd_t count;
 	int r = wait_fd(a->done_fd, POLLIN, stop_fd, deadline_ms);
 
 	if (r <= 0)
 		return r < 0 ? r : -ETIMEDOUT;
-	return 0;
+	return eventfd_read(a->done_fd, &count) < 0 ? -errno : 0;
 }

@@ -18,6 +18,7 @@
 #define LOOK_FIRST_MS 8000 /* a wait for a lock shall be in the log before it ends in an error */
 #define LOOK_MS 60000
 #define BLIND_MAX 3   /* looks */
+#define WAITS_MAX 3   /* looks */
 #define READ_MIN 8192 /* libpq makes so much room at the least, before it reads */
 
 enum store_status
@@ -117,7 +118,10 @@ look(struct pg_conn *c, struct store_error *err)
 		return pg_fail(err, "the server has answered, and nothing has come here");
 	if (c->blind >= BLIND_MAX)
 		return pg_fail(err, "no answer from the server, nor to other connections");
-	if (s.seen == PG_SEEN_STANDBY && now_ms - c->sent_ms >= c->answer_ms)
+	c->waits = s.seen == PG_SEEN_WAITING ? c->waits + 1 : 0;
+	/* no work is done meanwhile, and others may wait for us */
+	if (c->waits >= WAITS_MAX ||
+	    (s.seen == PG_SEEN_STANDBY && now_ms - c->sent_ms >= c->answer_ms))
 		return given_up(c, &s, err);
 	if (s.seen == PG_SEEN_WAITING || s.seen == PG_SEEN_STANDBY ||
 	    (c->ddl && now_ms - c->sent_ms >= LOOK_MS))
@@ -334,6 +338,7 @@ begin(struct pg_conn *c, int sent, bool ddl, struct store_error *err)
 	c->failure = NULL;
 	c->ddl = ddl;
 	c->blind = 0;
+	c->waits = 0;
 	c->taken = 0;
 	c->sent_ms = clock_ms();
 	set_deadline(c);

@@ -54,6 +54,7 @@ struct pg_conn {
 	uint64_t look_ms; /* when it is looked what it waits for (pg_watch.h) */
 	bool ddl;         /* it may take as long as DDL does */
 	unsigned blind;   /* looks in a row that have led to no server */
+	unsigned waits;   /* looks in a row that have found it waiting for a lock */
 	uint64_t taken;   /* bytes of its answer */
 };
 

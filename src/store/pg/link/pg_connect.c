@@ -18,6 +18,7 @@
 #include "store/pg/link/resolve.h"
 
 #define TAKE_MAX (1u << 20) /* bytes, until a connection is made */
+#define AGAIN_MS 3000       /* the answer to the other connection may come meanwhile */
 #define LEFT_TRIES 15       /* to see the end of a backend that was left */
 #define LEFT_PAUSE_MS 200
 
@@ -68,9 +69,9 @@ failed(struct search *s)
 
 /* Follows libpq through the stages of a connection. */
 static enum store_status
-follow(struct search *s)
+follow(struct search *s, uint64_t timeout_ms)
 {
-	uint64_t deadline_ms = clock_ms() + s->conf->database.connect_timeout_ms;
+	uint64_t deadline_ms = clock_ms() + timeout_ms;
 	PostgresPollingStatusType stage = PGRES_POLLING_WRITING;
 	enum store_status st;
 	size_t pending;
@@ -218,14 +219,14 @@ name_place(char where[PG_WHERE_MAX], const struct pg_host *host, const char *add
 
 /* Makes a connection out of what has been started. */
 static enum store_status
-establish(struct search *s)
+establish(struct search *s, uint64_t timeout_ms)
 {
 	PGconn *pg = s->c->pg;
 	enum store_status st;
 
 	(void)PQsetNoticeProcessor(pg, on_notice, NULL);
 	(void)PQsetErrorVerbosity(pg, PQERRORS_VERBOSE); /* for the SQLSTATE */
-	st = follow(s);
+	st = follow(s, timeout_ms);
 	if (st == STORE_OK && PQsetnonblocking(pg, 1) < 0)
 		st = pg_fail(s->err, PQerrorMessage(pg));
 	if (st != STORE_OK)
@@ -253,7 +254,8 @@ try_address(struct search *s, const struct pg_host *host, const char *addr)
 	if (pg_backends_enter(where, &s->c->backend, &look) < 0)
 		return pg_fail(s->err, "backends of ours that were given up are being looked for");
 	s->c->pg = pg_hosts_start(&s->hosts, host, &login);
-	st = s->c->pg ? establish(s) : pg_fail(s->err, "out of memory");
+	st = s->c->pg ? establish(s, s->conf->database.connect_timeout_ms)
+		      : pg_fail(s->err, "out of memory");
 	if (st == STORE_OK && look)
 		st = look_for_left(s);
 	if (st == STORE_OK)
@@ -379,11 +381,11 @@ pg_connect_again(struct pg_conn *c, const struct pg_conn *like, struct store_err
 	struct search s = {.c = c, .conf = like->conf, .err = err};
 	enum store_status st;
 
-	init(c, like->stop_fd, like->conf->database.connect_timeout_ms);
+	init(c, like->stop_fd, AGAIN_MS);
 	if (pg_backends_watch(like->backend, &c->backend) < 0)
 		return pg_fail(err, "another connection looks already");
 	c->pg = pg_hosts_again(like->pg);
-	st = c->pg ? establish(&s) : pg_fail(err, "out of memory");
+	st = c->pg ? establish(&s, AGAIN_MS) : pg_fail(err, "out of memory");
 	if (st != STORE_OK)
 		pg_close(c);
 	return st;

@@ -52,6 +52,8 @@ static const struct {
     {"42809", "metrics is no table that takes COPY"},
     {"53100", "free space on the disk of the database"},
     {"53300", "raise max_connections of the server, or lower database.connections"},
+    {"55P03", "another session keeps a lock on the table: database_waits in the log, or pg_locks, "
+	      "shows which"},
     {"XX001", "the database is damaged: look at the log of the server"},
     {"XX002", "the database is damaged: look at the log of the server"},
     {"XX", "look at the log of the server"},
