@@ -23,6 +23,7 @@
 #define CANCEL_MS 2000     /* it is a connection of its own */
 #define STOP_CANCEL_MS 200 /* the same, once stopped: what it does goes on without us */
 #define IDLE_END_MS 1000
+#define STOP_END_MS 200 /* others may be about to connect, after a reload */
 #define CANCELLED_END_MS 5000
 
 /* ---- cancel ---- */
@@ -81,15 +82,24 @@ cancel(struct pg_conn *c)
 static bool
 await_end(const struct pg_conn *c, int fd, uint64_t deadline_ms)
 {
+	int stop_fd = c->stop_fd, r = 1;
 	char rest[4096];
+	ssize_t n = -1;
 
-	while (clock_ms() < deadline_ms && wait_fd(fd, POLLIN, c->stop_fd, deadline_ms) > 0) {
-		ssize_t n = recv(fd, rest, sizeof(rest), MSG_DONTWAIT);
-
-		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-			return n == 0;
+	while (r > 0 && n != 0 && clock_ms() < deadline_ms) {
+		r = wait_fd(fd, POLLIN, stop_fd, deadline_ms);
+		if (r > 0)
+			n = recv(fd, rest, sizeof(rest), MSG_DONTWAIT);
+		if (r > 0 && n < 0 && errno != EAGAIN && errno != EINTR)
+			r = -errno;
+		if (r == -ECANCELED && stop_fd >= 0) {
+			stop_fd = -1;
+			r = 1;
+			if (deadline_ms > clock_ms() + STOP_END_MS)
+				deadline_ms = clock_ms() + STOP_END_MS;
+		}
 	}
-	return false;
+	return n == 0;
 }
 
 /* A duplicate of the connection's descriptor; -1 where there is none. */

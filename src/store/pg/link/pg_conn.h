@@ -77,7 +77,7 @@ enum store_status pg_connect_again(struct pg_conn *c, const struct pg_conn *like
 
 /*
  * Takes leave: what is under way is cancelled, and the end of the backend is awaited, for a few
- * seconds at the most, and not at all once stopped.  One that has not ended by then is remembered
+ * seconds at the most, and for moments once stopped.  One that has not ended by then is remembered
  * (pg_backends.h).  A zeroed one is fine.
  */
 void pg_close(struct pg_conn *c);

@@ -19,7 +19,9 @@
 
 #define TAKE_MAX (1u << 20) /* bytes, until a connection is made */
 #define AGAIN_MS 3000       /* the answer to the other connection may come meanwhile */
-#define LEFT_TRIES 15       /* to see the end of a backend that was left */
+#define ENTER_TRIES 100
+#define ENTER_PAUSE_MS 50
+#define LEFT_TRIES 15 /* to see the end of a backend that was left */
 #define LEFT_PAUSE_MS 200
 
 /* One search for a server. */
@@ -237,6 +239,23 @@ establish(struct search *s, uint64_t timeout_ms)
 	return STORE_OK;
 }
 
+/* Where somebody else looks for what was left, that is soon over. */
+static enum store_status
+enter(struct search *s, const char *where, bool *look)
+{
+	int r = pg_backends_enter(where, &s->c->backend, look);
+
+	for (int i = 0; r < 0 && i < ENTER_TRIES; i++) {
+		enum store_status st = pg_sleep(s->c, ENTER_PAUSE_MS, s->err);
+
+		if (st != STORE_OK)
+			return st;
+		r = pg_backends_enter(where, &s->c->backend, look);
+	}
+	return r == 0 ? STORE_OK
+		      : pg_fail(s->err, "backends of ours that were given up are being looked for");
+}
+
 /* Tries one address of a host; addr is NULL where the host is no name. */
 static enum store_status
 try_address(struct search *s, const struct pg_host *host, const char *addr)
@@ -251,8 +270,9 @@ try_address(struct search *s, const struct pg_host *host, const char *addr)
 	bool look;
 
 	name_place(where, host, addr);
-	if (pg_backends_enter(where, &s->c->backend, &look) < 0)
-		return pg_fail(s->err, "backends of ours that were given up are being looked for");
+	st = enter(s, where, &look);
+	if (st != STORE_OK)
+		return st;
 	s->c->pg = pg_hosts_start(&s->hosts, host, &login);
 	st = s->c->pg ? establish(s, s->conf->database.connect_timeout_ms)
 		      : pg_fail(s->err, "out of memory");
@@ -383,7 +403,7 @@ pg_connect_again(struct pg_conn *c, const struct pg_conn *like, struct store_err
 
 	init(c, like->stop_fd, AGAIN_MS);
 	if (pg_backends_watch(like->backend, &c->backend) < 0)
-		return pg_fail(err, "another connection looks already");
+		return pg_error_set(err, "55P03", "another connection looks already", NULL, true);
 	c->pg = pg_hosts_again(like->pg);
 	st = c->pg ? establish(&s, AGAIN_MS) : pg_fail(err, "out of memory");
 	if (st != STORE_OK)

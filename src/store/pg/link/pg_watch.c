@@ -55,10 +55,10 @@ pg_watch(const struct pg_conn *c, struct pg_sight *ret)
 	enum store_status st = pg_connect_again(&other, c, &err);
 
 	*ret = (struct pg_sight){.seen = PG_SEEN_NOTHING};
+	ret->reached = st == STORE_OK || *err.sqlstate;
 	(void)snprintf(sql, sizeof(sql), watch_sql, c->pid ? c->pid : PQbackendPID(c->pg));
 	if (st == STORE_OK)
 		st = pg_select(&other, sql, PG_ROW(7), &r, &err);
-	ret->reached = st == STORE_OK || *err.sqlstate;
 	if (st == STORE_OK)
 		judge(ret, r, c->pid != 0);
 	PQclear(r);

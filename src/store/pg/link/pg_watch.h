@@ -18,7 +18,7 @@ enum pg_seen {
 
 struct pg_sight {
 	enum pg_seen seen;
-	bool reached;  /* there was an answer from the server, if only an error */
+	bool reached;  /* there is a server, or a pooler, that lets us in or says why not */
 	char what[64]; /* "Lock relation", as pg_stat_activity calls it */
 	int pid;       /* who holds the lock; 0: nobody is known */
 	char application[64];
