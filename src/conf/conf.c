@@ -366,12 +366,21 @@ load_option(struct load *l, const char *option)
 /* ---- what follows from several keys ---- */
 
 static void
+remember_source(struct load *l, const char *path)
+{
+	l->conf->database.password_source = strdup(path);
+	if (!l->conf->database.password_source)
+		fail(l, -ENOMEM);
+}
+
+static void
 load_password_file(struct load *l)
 {
 	char why[CONF_WHY_MAX], shown[CONF_VALUE_SHOWN], text[CONF_WHY_MAX + CONF_VALUE_SHOWN];
 	struct conf_database *db = &l->conf->database;
 	int r;
 
+	remember_source(l, db->password_file);
 	r = conf_password_read(db->password_file, &db->password, why);
 	if (r == -EINVAL) {
 		(void)snprintf(text, sizeof(text), "%s %s",
@@ -397,6 +406,7 @@ load_credential(struct load *l)
 		return;
 	}
 	if (access(path, F_OK) == 0) {
+		remember_source(l, path);
 		r = conf_password_read(path, &l->conf->database.password, why);
 		if (r == -EINVAL)
 			report(l, "credential db-password: %s", why);
@@ -562,6 +572,7 @@ conf_unref(struct conf *c)
 	}
 	free(c->where);
 	conf_secret_free(c->database.password);
+	free(c->database.password_source);
 	free(c->database.path);
 	free(c->file);
 	free(c);

@@ -55,6 +55,7 @@ struct conf_database {
 	char *uri;             /* as configured; for SQLite "sqlite:/path" */
 	char *path;            /* the SQLite file, else NULL */
 	char *password; /* read from password_file or the credential, or NULL; never logged */
+	char *password_source; /* the file that it was read from, NULL: none; it may be rotated */
 	char *password_file;
 	unsigned connections;
 	bool create;

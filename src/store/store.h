@@ -58,7 +58,7 @@ struct store;
  */
 enum store_status store_open(const struct conf *conf, int stop_fd, struct store **ret,
 			     struct store_error *err);
-void store_close(struct store *s); /* NULL is fine; never waits */
+void store_close(struct store *s); /* NULL is fine; waits for seconds at the most */
 
 enum store_status store_put(struct store *s, const struct batch_view *b, struct store_result *ret,
 			    struct store_error *err);
@@ -75,7 +75,7 @@ struct upkeep;
 
 /* Not connected yet.  stop_fd and conf as above.  0, or -ENOMEM. */
 int upkeep_new(const struct conf *conf, int stop_fd, struct upkeep **ret);
-void upkeep_free(struct upkeep *u); /* NULL is fine; never waits */
+void upkeep_free(struct upkeep *u); /* NULL is fine; likewise */
 
 /*
  * Connects; creates the database if need be and allowed.  After a failure, too, upkeep_disconnect()

@@ -284,6 +284,9 @@ expect_password(const char *text, const char *option, const char *want)
 	struct conf *c = conf_test_good(text, option);
 
 	ck_assert_pstr_eq(c->database.password, want);
+	/* a file is read anew at each try to connect */
+	ck_assert_int_eq(c->database.password_source != NULL,
+			 want && strcmp(want, "pw environment") != 0);
 	ck_assert_ptr_null(strstr(c->database.uri, "pw"));
 	conf_unref(c);
 }

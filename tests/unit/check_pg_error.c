@@ -80,6 +80,34 @@ START_TEST(a_sqlstate_has_a_class)
 }
 END_TEST
 
+static const struct {
+	const char *text; /* libpq's */
+	const char *part; /* of the hint; NULL: none */
+} obstacles[] = {
+    {"root certificate file \"/x.crt\" does not exist", "sslrootcert"},
+    {"could not read root certificate file \"/x.crt\": no certificate or crl found", "sslrootcert"},
+    {"SSL error: certificate verify failed", "sslrootcert"},
+    {"server certificate for \"a\" does not match host name \"b\"", "verify-ca"},
+    {"private key file \"/x.key\" has group or world access; permissions must be ...", "chmod 600"},
+    {"private key file \"/x.key\" must be owned by the current user or root", "chown"},
+    {"certificate present, but not private key file \"/x.key\"", "sslkey"},
+    {"could not read certificate file \"/x.crt\": no start line", "sslcert"},
+    {"SSL error: tlsv1 alert unknown ca", "trust"},
+    {"server does not support SSL, but SSL was required", "ssl"},
+    {"connection refused", NULL},
+};
+
+START_TEST(obstacles_have_hints)
+{
+	const char *hint = pg_error_obstacle(obstacles[_i].text);
+
+	if (obstacles[_i].part)
+		ck_assert_ptr_nonnull(strstr(hint, obstacles[_i].part));
+	else
+		ck_assert_ptr_null(hint);
+}
+END_TEST
+
 START_TEST(operators_get_hints)
 {
 	static const char *const with[] = {"28P01", "28000", "3D000", "42501", "42P01",
@@ -227,6 +255,7 @@ main(void)
 
 	tcase_add_loop_test(tc, a_sqlstate_has_a_class, 0, (int)COUNT(states));
 	tcase_add_test(tc, operators_get_hints);
+	tcase_add_loop_test(tc, obstacles_have_hints, 0, (int)COUNT(obstacles));
 	tcase_add_loop_test(tc, what_poolers_refuse, 0, (int)COUNT(poolers));
 	tcase_add_test(tc, reasons);
 	tcase_add_test(tc, texts_are_tidied);

@@ -297,11 +297,11 @@ settle(struct postgres *p, const struct batch_view *b, struct store_result *ret,
 	(void)snprintf(number, sizeof(number), "%" PRIu64, b->number);
 	(void)text_time(min, b->min_us);
 	(void)text_time(max, b->max_us);
-	st = pg_query_params(&p->c,
-			     "SELECT rows, rejected, bytes, opened, min_time <= $3::timestamptz"
-			     " AND max_time >= $4::timestamptz FROM metric_collectord.batches"
-			     " WHERE collector = $1::uuid AND batch = $2::bigint",
-			     &params, &r, err);
+	st = pg_select_params(&p->c,
+			      "SELECT rows, rejected, bytes, opened, min_time <= $3::timestamptz"
+			      " AND max_time >= $4::timestamptz FROM metric_collectord.batches"
+			      " WHERE collector = $1::uuid AND batch = $2::bigint",
+			      &params, PG_ROW_OR_NONE(5), &r, err);
 	if (st != STORE_OK)
 		return st;
 	if (PQntuples(r) == 0) { /* deleted meanwhile */

@@ -65,7 +65,7 @@ static enum store_status
 read_hypertable(struct pg_conn *c, struct pg_table *t, bool *columnstore, struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(c, hypertable_sql, &r, err);
+	enum store_status st = pg_select(c, hypertable_sql, PG_ROW_OR_NONE(2), &r, err);
 
 	*columnstore = false;
 	if (st == STORE_OK && PQntuples(r) > 0) {
@@ -81,7 +81,7 @@ pg_table_read(struct pg_conn *c, struct pg_table *ret, struct store_error *err)
 {
 	struct pg_table t = {.chunk_interval_us = 0};
 	PGresult *r = NULL;
-	enum store_status st = pg_query(c, table_sql, &r, err);
+	enum store_status st = pg_select(c, table_sql, PG_ROW(4), &r, err);
 	bool columnstore = false;
 
 	if (st != STORE_OK)
@@ -120,7 +120,7 @@ pg_table_ranges(struct pg_conn *c, uint64_t min_us, uint64_t max_us, struct chun
 
 	(void)text_time(min, min_us);
 	(void)text_time(max, max_us);
-	st = pg_query_params(c, ranges_sql, &params, &r, err);
+	st = pg_select_params(c, ranges_sql, &params, PG_ROWS(2), &r, err);
 	if (st != STORE_OK)
 		return st;
 	rows = PQntuples(r);

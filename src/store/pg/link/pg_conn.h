@@ -1,10 +1,10 @@
 /*
  * pg_conn.h - one libpq connection, spoken to in a linear way.
  *
- * Every wait is a poll on the connection and the stop descriptor, with a deadline that
- * moves on whenever bytes move.  A statement that was cut off (STORE_STOPPED, a
- * deadline, a lost connection) leaves the connection unusable: err->reconnect is set, and all
- * that remains is pg_close(), which never waits.
+ * Every wait is a poll on the connection and the stop descriptor, with a deadline that what the
+ * server sends does not move, and there is a limit to what it may send.  A statement that was
+ * cut off (STORE_STOPPED, a deadline, a lost connection) leaves the connection unusable:
+ * err->reconnect is set, and all that remains is pg_close().
  *
  * Two habits of libpq shape this module: nonblocking PQputCopyData() never pushes back by
  * itself, so data is fed only while PQflush() has nothing left; and an answer may
@@ -16,6 +16,7 @@
 #pragma once
 
 #include <libpq-fe.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,16 +24,38 @@
 #include "store/pg/batch/copy.h"
 #include "store/store.h"
 
-#define PG_STALL_MS 60000                        /* without a byte: the peer counts as dead */
-#define PG_DDL_STALL_MS (UINT64_C(24) * 3600000) /* a large table takes its time */
+#define PG_ANSWER_MS 60000                 /* for a statement, and each piece of a COPY */
+#define PG_DDL_MS (UINT64_C(24) * 3600000) /* a large table takes its time */
+#define PG_TAKE_MAX (32u << 20)            /* bytes that a statement's answer may have */
+
+struct pg_backend;
 
 struct pg_conn {
 	PGconn *pg;
-	int stop_fd;       /* borrowed */
-	uint64_t stall_ms; /* how long a wait may last without a byte */
-	PGresult *failure; /* of the last statement that the server refused; NULL: none */
-	uint8_t *buf;      /* for pg_copy() */
-	bool distributed;  /* metrics is, by Citus (pg_citus.h); set by who has asked */
+	const struct conf *conf; /* borrowed, from pg_connect() */
+	int stop_fd;             /* borrowed */
+	uint64_t answer_ms;      /* how long an answer may take */
+	bool patient;            /* set by who runs DDL: see pg_query() */
+	int pid;                 /* of the backend that is ours for the transaction; 0: not asked */
+	PGresult *failure;       /* of the last statement that the server refused; NULL: none */
+	uint8_t *buf;            /* for pg_copy() */
+	bool lock_busy;          /* the last pg_lock_begin() found somebody else at it */
+	bool distributed;        /* metrics is, by Citus (pg_citus.h); set by who has asked */
+
+	/* for pg_close() */
+	struct pg_backend *backend; /* NULL: not counted */
+	PGcancel *cancel;
+	bool under_way; /* a statement was sent, and its end has not come */
+	bool dismissed; /* the server has ended the session, and said so */
+
+	/* the statement under way */
+	uint64_t sent_ms;
+	uint64_t deadline_ms;
+	uint64_t look_ms; /* when it is looked what it waits for (pg_watch.h) */
+	bool ddl;         /* it may take as long as DDL does */
+	unsigned blind;   /* looks in a row that have led to no server */
+	unsigned waits;   /* looks in a row that have found it waiting for a lock */
+	uint64_t taken;   /* bytes of its answer */
 };
 
 /*
@@ -47,9 +70,19 @@ struct pg_conn {
  */
 enum store_status pg_connect(struct pg_conn *c, const struct conf *conf, const char *dbname,
 			     char missing[64], struct store_error *err);
-void pg_close(struct pg_conn *c); /* a zeroed one is fine */
 
-/* poll(2) events on the connection until the deadline. */
+/* One more to the same server as the same user, to look at what like is doing. */
+enum store_status pg_connect_again(struct pg_conn *c, const struct pg_conn *like,
+				   struct store_error *err);
+
+/*
+ * Takes leave: what is under way is cancelled, and the end of the backend is awaited, for a few
+ * seconds at the most, and for moments once stopped.  One that has not ended by then is remembered
+ * (pg_backends.h).  A zeroed one is fine.
+ */
+void pg_close(struct pg_conn *c);
+
+/* poll(2) events on the connection until the deadline, which holds also while bytes come. */
 enum store_status pg_wait(const struct pg_conn *c, short events, uint64_t deadline_ms,
 			  struct store_error *err);
 
@@ -59,10 +92,47 @@ enum store_status pg_sleep(const struct pg_conn *c, uint64_t ms, struct store_er
 /*
  * Runs one simple-query message.  All its results are awaited; ret (may be NULL)
  * gets the last one that holds rows, or NULL, to be given to PQclear().  The first error is what
- * counts.
+ * counts.  While c->patient is set it may take as long as DDL does, and it is logged again and
+ * again what it waits for.
  */
 enum store_status pg_query(struct pg_conn *c, const char *sql, PGresult **ret,
 			   struct store_error *err);
+
+/* The same where nothing takes long, whatever c->patient says: BEGIN, COMMIT, settings. */
+enum store_status pg_order(struct pg_conn *c, const char *sql, struct store_error *err);
+
+/*
+ * What an answer must look like.  Whoever reads a result has got it from pg_select(): there are no
+ * fewer columns and rows in it, and no more, than he goes by.
+ */
+struct pg_form {
+	int columns;
+	int min, max; /* rows */
+	bool slow;    /* work, too, that may take as long as DDL does */
+};
+#define PG_ROWS_FROM(min_, columns_) \
+	((struct pg_form){.columns = (columns_), .min = (min_), .max = INT_MAX})
+#define PG_ROWS(columns_) PG_ROWS_FROM(0, columns_)
+#define PG_ROW(columns_) ((struct pg_form){.columns = (columns_), .min = 1, .max = 1})
+#define PG_SLOW_ROW(columns_) \
+	((struct pg_form){.columns = (columns_), .min = 1, .max = 1, .slow = true})
+#define PG_SLOW_ROWS(columns_) \
+	((struct pg_form){.columns = (columns_), .max = INT_MAX, .slow = true})
+#define PG_ROW_OR_NONE(columns_) ((struct pg_form){.columns = (columns_), .max = 1})
+
+/*
+ * The same for one that is read.  *ret is written on success; an answer of another form is an error
+ * of class 08, and ends the connection.
+ */
+enum store_status pg_select(struct pg_conn *c, const char *sql, struct pg_form form, PGresult **ret,
+			    struct store_error *err);
+
+/*
+ * For what libpq takes in by itself: what waits to be read before, and how many bytes of it are
+ * counted after.  libpq reads 8 kB at the least, if there are so many.
+ */
+size_t pg_pending(const struct pg_conn *c);
+void pg_count(struct pg_conn *c, size_t pending);
 
 /* The same with parameters (all text, unless formats says 1) and one statement. */
 struct pg_params {
@@ -73,6 +143,8 @@ struct pg_params {
 };
 enum store_status pg_query_params(struct pg_conn *c, const char *sql, const struct pg_params *p,
 				  PGresult **ret, struct store_error *err);
+enum store_status pg_select_params(struct pg_conn *c, const char *sql, const struct pg_params *p,
+				   struct pg_form form, PGresult **ret, struct store_error *err);
 
 /*
  * Runs a message with a COPY ... FROM STDIN (FORMAT binary) in it and sends it rows; PG_COPY is the
@@ -92,6 +164,9 @@ void pg_rollback(struct pg_conn *c, struct store_error *err);
 
 /* err for a failure of our own, such as a lack of memory; returns the status. */
 enum store_status pg_fail(struct store_error *err, const char *text);
+
+/* The same for an answer that no server gives: whoever is at the other end, it ends there. */
+enum store_status pg_odd(struct store_error *err, const char *text);
 
 /* Did the last error come from this constraint? */
 bool pg_failed_on(const struct pg_conn *c, const char *schema, const char *table,

@@ -52,6 +52,8 @@ static const struct {
     {"42809", "metrics is no table that takes COPY"},
     {"53100", "free space on the disk of the database"},
     {"53300", "raise max_connections of the server, or lower database.connections"},
+    {"55P03", "another session keeps a lock on the table: database_waits in the log, or pg_locks, "
+	      "shows which"},
     {"XX001", "the database is damaged: look at the log of the server"},
     {"XX002", "the database is damaged: look at the log of the server"},
     {"XX", "look at the log of the server"},
@@ -244,4 +246,41 @@ pg_error_extract(char *text, char sqlstate[6])
 		p--;
 	if (p && *p == '\n')
 		*p = '\0';
+}
+
+/* Why libpq itself did not go on: in one language, since nobody calls setlocale(). */
+static const struct {
+	const char *part;
+	const char *hint;
+} obstacles[] = {
+    {"root certificate file",
+     "sslrootcert of database.uri names the certificate of the server's CA: put it there, readable "
+     "by the collector's user"},
+    {"certificate verify failed",
+     "the server's certificate is not signed by the CA in sslrootcert of database.uri: name the "
+     "right one"},
+    {"does not match host name",
+     "use a host name in database.uri that the server's certificate names, or sslmode=verify-ca"},
+    {"has group or world access", "chmod 600 the file that sslkey of database.uri names"},
+    {"must be owned by the", "chown the file that sslkey of database.uri names to the collector's "
+			     "user"},
+    {"private key file",
+     "sslkey of database.uri names the key of the certificate in sslcert: put it "
+     "there, readable by the collector's user"},
+    {"certificate file", "sslcert of database.uri names the collector's certificate: put it there, "
+			 "readable by the collector's user"},
+    {"unknown ca",
+     "the server does not trust the CA of the certificate in sslcert of database.uri"},
+    {"does not support SSL", "switch ssl on in the server, or change sslmode of database.uri"},
+};
+
+const char *
+pg_error_obstacle(const char *text)
+{
+	size_t i;
+
+	for (i = 0; i < COUNT(obstacles); i++)
+		if (strstr(text, obstacles[i].part))
+			return obstacles[i].hint;
+	return NULL;
 }

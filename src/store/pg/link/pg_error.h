@@ -52,3 +52,6 @@ void pg_error_extract(char *text, char sqlstate[6]);
  * STORE_HOLD; else STORE_RETRY, and err stays as it is.
  */
 enum store_status pg_error_pooler(struct store_error *err, const char *dbname);
+
+/* What to do where libpq could not connect for a reason on our side, such as a file; or NULL. */
+const char *pg_error_obstacle(const char *text);

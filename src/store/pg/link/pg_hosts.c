@@ -167,3 +167,21 @@ pg_hosts_start(const struct pg_hosts *h, const struct pg_host *host, const struc
 	k.values[k.n] = NULL;
 	return PQconnectStartParams(k.keys, k.values, 0);
 }
+
+PGconn *
+pg_hosts_again(PGconn *like)
+{
+	PQconninfoOption *all = PQconninfo(like), *o;
+	struct keywords k = {.n = 0};
+	PGconn *pg;
+
+	if (!all)
+		return NULL;
+	for (o = all; o->keyword; o++)
+		add(&k, o->keyword, o->val);
+	k.keys[k.n] = NULL;
+	k.values[k.n] = NULL;
+	pg = PQconnectStartParams(k.keys, k.values, 0);
+	PQconninfoFree(all);
+	return pg;
+}

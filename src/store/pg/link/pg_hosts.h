@@ -58,3 +58,6 @@ struct pg_login {
 /* Starts a connection to one host: PQconnectStartParams().  NULL when memory is short. */
 PGconn *pg_hosts_start(const struct pg_hosts *h, const struct pg_host *host,
 		       const struct pg_login *login);
+
+/* Starts one more to where another has led, with all that was said for that one. */
+PGconn *pg_hosts_again(PGconn *like);

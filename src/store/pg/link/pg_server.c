@@ -31,7 +31,7 @@ pg_server_know(struct pg_conn *c, const struct conf *conf, struct pg_server *ret
 	*ret = (struct pg_server){.start_us = 0};
 	if (conf->buffer.keep_ms == 0)
 		return STORE_OK;
-	st = pg_query(c, "SELECT " START_US, &r, err);
+	st = pg_select(c, "SELECT " START_US, PG_ROW(1), &r, err);
 	if (st == STORE_OK) {
 		ret->start_us = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
 		(void)snprintf(ret->same, sizeof(ret->same),

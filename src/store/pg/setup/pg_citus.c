@@ -44,7 +44,7 @@ static enum store_status
 read_version(struct pg_conn *c, char version[PG_VERSION_MAX], struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(c, offer_sql, &r, err);
+	enum store_status st = pg_select(c, offer_sql, PG_ROW(2), &r, err);
 	bool loaded;
 
 	if (st != STORE_OK)
@@ -65,7 +65,7 @@ static enum store_status
 check_cluster(struct pg_conn *c, struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(c, cluster_sql, &r, err);
+	enum store_status st = pg_select(c, cluster_sql, PG_ROW(2), &r, err);
 
 	if (st != STORE_OK)
 		return st;
@@ -83,7 +83,7 @@ static enum store_status
 read_distribution(struct pg_conn *c, struct distribution *ret, struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(c, distribution_sql, &r, err);
+	enum store_status st = pg_select(c, distribution_sql, PG_ROW_OR_NONE(2), &r, err);
 
 	*ret = (struct distribution){.column = ""};
 	if (st == STORE_OK && PQntuples(r) > 0) {

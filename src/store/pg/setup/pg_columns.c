@@ -29,7 +29,7 @@ enum store_status
 pg_columns_read(struct pg_conn *c, struct pg_guard *ret, struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(c, columns_sql, &r, err);
+	enum store_status st = pg_select(c, columns_sql, PG_ROWS(4), &r, err);
 	char text[256];
 	int i;
 

@@ -65,7 +65,7 @@ pg_database_create(int stop_fd, const struct conf *conf, const char *name, struc
 			    "postgres nor template1";
 	if (st != STORE_OK)
 		return st;
-	c.stall_ms = PG_DDL_STALL_MS;
+	c.patient = true;
 	st = create_database(&c, name, err);
 	if (st == STORE_HOLD)
 		err->hint = "create the database, or grant the role CREATEDB";

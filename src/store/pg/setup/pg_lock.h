@@ -15,15 +15,33 @@
  */
 #define PG_NO_STATEMENT_TIMEOUT "SET LOCAL statement_timeout = 0;"
 
-#define PG_LOCK_NO_LIMIT 0
+/*
+ * The same for what is made again where it gets lost: a standby that is away does not hold it up.
+ * The next batch's commit is behind it in the log, and takes it along.
+ */
+#define PG_NO_STANDBY "SET LOCAL synchronous_commit = local;"
+
+/* How long the lock is waited for: anybody may take it, so only what batches need waits long. */
+#define PG_LOCK_SETUP_MS 60000
+#define PG_LOCK_TRY_MS 2000 /* housekeeping comes again */
 
 /*
- * Starts a transaction that holds the lock until its end.  wait_ms is how long it waits for it at
- * the most (55P03).  With a limit, tables are not waited for longer than PG_LOCK_TABLE_MS either:
- * behind who waits for one, batches queue up.
+ * The same for tables: behind who waits for one, batches queue up.  And a collector that stands
+ * still in the middle is thrown out by the server.
  */
+#define PG_LOCK_SETUP_TABLE_MS 10000
 #define PG_LOCK_TABLE_MS 2000
+#define PG_LOCK_IDLE_MS 60000
+
+/*
+ * Starts a transaction that holds the lock until its end.  A wait of more than five seconds is
+ * logged (database_waits); after wait_ms it is 55P03, c->lock_busy is set, and err names who holds
+ * the lock.
+ */
 enum store_status pg_lock_begin(struct pg_conn *c, uint64_t wait_ms, struct store_error *err);
 
-/* Commits when st is STORE_OK; else undoes what was done, and st goes on. */
+/*
+ * Commits when st is STORE_OK; else undoes what was done, and st goes on.  Where the wait for a
+ * table has ended it (55P03), err names who holds that.
+ */
 enum store_status pg_lock_end(struct pg_conn *c, enum store_status st, struct store_error *err);

@@ -19,17 +19,17 @@ read_applied(struct pg_conn *c, PGresult **ret, struct store_error *err)
 	bool there;
 
 	*ret = NULL;
-	st = pg_query(c,
-		      "SELECT 1 FROM pg_catalog.pg_class c"
-		      " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-		      " WHERE n.nspname = 'metric_collectord' AND c.relname = 'migrations'",
-		      &r, err);
+	st = pg_select(c,
+		       "SELECT 1 FROM pg_catalog.pg_class c"
+		       " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		       " WHERE n.nspname = 'metric_collectord' AND c.relname = 'migrations'",
+		       PG_ROW_OR_NONE(1), &r, err);
 	there = st == STORE_OK && PQntuples(r) > 0;
 	PQclear(r);
 	if (!there)
 		return st;
-	return pg_query(c, "SELECT flavour, version, checksum FROM metric_collectord.migrations",
-			ret, err);
+	return pg_select(c, "SELECT flavour, version, checksum FROM metric_collectord.migrations",
+			 PG_ROWS(3), ret, err);
 }
 
 /* The row of a migration; -1 when it has not been applied. */
@@ -95,12 +95,17 @@ record(struct pg_conn *c, const struct migration_file *m, struct store_error *er
 	char version[16];
 	const char *values[] = {m->flavour, version, m->name, m->sha256};
 	const struct pg_params p = {.n = 4, .values = values};
+	PGresult *r = NULL;
+	enum store_status st;
 
 	(void)snprintf(version, sizeof(version), "%u", m->version);
-	return pg_query_params(c,
-			       "INSERT INTO metric_collectord.migrations"
-			       " (flavour, version, name, checksum) VALUES ($1, $2, $3, $4)",
-			       &p, NULL, err);
+	st = pg_select_params(c,
+			      "INSERT INTO metric_collectord.migrations"
+			      " (flavour, version, name, checksum) VALUES ($1, $2, $3, $4)"
+			      " RETURNING version",
+			      &p, PG_ROW(1), &r, err);
+	PQclear(r);
+	return st;
 }
 
 static enum store_status
@@ -127,7 +132,7 @@ apply_next(struct pg_conn *c, const struct conf *conf, const char *flavour,
 	   const struct migration_file **ret, struct store_error *err)
 {
 	const struct migration_file *m = NULL;
-	enum store_status st = pg_lock_begin(c, PG_LOCK_NO_LIMIT, err);
+	enum store_status st = pg_lock_begin(c, PG_LOCK_SETUP_MS, err);
 
 	if (st == STORE_OK)
 		st = find_missing(c, flavour, &m, err);
@@ -154,6 +159,17 @@ not_applied(const struct migration_file *m, struct store_error *err)
 	return STORE_HOLD;
 }
 
+/* Whoever is there confirms what he is told, and forgets it. */
+static enum store_status
+lost(const struct migration_file *m, struct store_error *err)
+{
+	char text[128];
+
+	(void)snprintf(text, sizeof(text), "migration %s/%03u-%s was applied, and is not there",
+		       m->flavour, m->version, m->name);
+	return pg_odd(err, text);
+}
+
 enum store_status
 pg_migrate_look(struct pg_conn *c, const char *flavour, struct store_error *err)
 {
@@ -169,6 +185,7 @@ pg_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour, bool
 {
 	const struct migration_file *m;
 	enum store_status st = find_missing(c, flavour, &m, err);
+	unsigned last = 0;
 
 	if (applied)
 		*applied = false;
@@ -178,6 +195,9 @@ pg_migrate(struct pg_conn *c, const struct conf *conf, const char *flavour, bool
 		st = apply_next(c, conf, flavour, &m, err);
 		if (st != STORE_OK || !m)
 			continue;
+		if (m->version <= last)
+			return lost(m, err);
+		last = m->version;
 		log_event(LOG_INFO, "migration_applied", LOG_U64("version", m->version),
 			  LOG_STR("name", m->name), LOG_STR("flavour", flavour));
 		if (applied)
@@ -191,7 +211,7 @@ static enum store_status
 forget_applied(struct pg_conn *c, const struct pg_flavour *f, struct store_error *err)
 {
 	const struct pg_params p = {.n = 1, .values = &f->name};
-	enum store_status st = pg_lock_begin(c, PG_LOCK_NO_LIMIT, err);
+	enum store_status st = pg_lock_begin(c, PG_LOCK_SETUP_MS, err);
 	bool there = false;
 
 	if (st == STORE_OK)

@@ -33,7 +33,7 @@ static enum store_status
 read_offer(struct pg_conn *c, struct offer *ret, struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(c, offer_sql, &r, err);
+	enum store_status st = pg_select(c, offer_sql, PG_ROW(3), &r, err);
 
 	if (st != STORE_OK)
 		return st;
@@ -48,7 +48,7 @@ static enum store_status
 is_hypertable(struct pg_conn *c, void *arg, bool *ret, struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(c, is_hypertable_sql, &r, err);
+	enum store_status st = pg_select(c, is_hypertable_sql, PG_ROW_OR_NONE(1), &r, err);
 
 	(void)arg;
 	if (st == STORE_OK)
@@ -60,7 +60,7 @@ is_hypertable(struct pg_conn *c, void *arg, bool *ret, struct store_error *err)
 static enum store_status
 create_extension(struct pg_conn *c, struct store_error *err)
 {
-	enum store_status st = pg_lock_begin(c, PG_LOCK_NO_LIMIT, err);
+	enum store_status st = pg_lock_begin(c, PG_LOCK_SETUP_MS, err);
 
 	if (st == STORE_OK)
 		st = pg_query(c, "CREATE EXTENSION IF NOT EXISTS timescaledb", NULL, err);

@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@
 #include "store/store.h"
 
 #define CLAIM_MAX 512
+#define CLAIM_LOCK_MS 5000 /* there will be another claim soon */
 #define FORGET_MAX 384
 
 struct pg_janitor {
@@ -153,9 +155,9 @@ janitor_setup(struct upkeep *base, struct store_error *err)
 	struct pg_janitor *p = (struct pg_janitor *)base;
 	enum store_status st;
 
-	p->c.stall_ms = PG_DDL_STALL_MS;
+	p->c.patient = true;
 	st = make_table(p, err);
-	p->c.stall_ms = PG_STALL_MS;
+	p->c.patient = false;
 	if (st == STORE_OK)
 		tell_ignored(p);
 	return st;
@@ -177,7 +179,7 @@ forget_batches(struct pg_janitor *p, const char *collector, uint64_t floor, stru
 
 	assert_uuid(collector);
 	(void)snprintf(sql, sizeof(sql),
-		       PG_NO_STATEMENT_TIMEOUT
+		       PG_NO_STATEMENT_TIMEOUT PG_NO_STANDBY
 		       "DELETE FROM metric_collectord.batches WHERE collector = '%s'"
 		       " AND batch < %" PRIu64 " AND stored_at <"
 		       " pg_catalog.now() - %" PRIu64 " * interval '1 millisecond'",
@@ -205,17 +207,18 @@ janitor_maintain(struct upkeep *base, const char *collector, uint64_t floor,
 
 	if (st != STORE_OK)
 		return st;
-	p->c.stall_ms = PG_DDL_STALL_MS;
+	p->c.patient = true;
 	st = p->hypertable ? maintain_hypertable(p, err)
 			   : pg_partition_maintain(&p->c, p->conf, err);
-	p->c.stall_ms = PG_STALL_MS;
+	p->c.patient = false;
 	return st;
 }
 
 /*
  * Batches carry the same promise in the ledger; this is for times without one.  A role that may
  * only insert does without.  An older promise may be later than this one, by a clock that was ahead
- * and has been set back: it is replaced all the same.
+ * and has been set back: it is replaced all the same.  A claim that a crash of the server takes
+ * back does no harm, so it does not wait for disks and standbys.
  */
 static enum store_status
 janitor_claim(struct upkeep *base, const char *collector, uint64_t complete_until_us,
@@ -228,11 +231,12 @@ janitor_claim(struct upkeep *base, const char *collector, uint64_t complete_unti
 	assert_uuid(collector);
 	(void)text_time(until, complete_until_us);
 	(void)snprintf(sql, sizeof(sql),
-		       "%sINSERT INTO metric_collectord.collectors"
+		       "%sSET LOCAL lock_timeout = %d;SET LOCAL synchronous_commit = off;"
+		       "INSERT INTO metric_collectord.collectors"
 		       " (collector, complete_until) VALUES ('%s', '%s')"
 		       " ON CONFLICT (collector) DO UPDATE SET seen_at = pg_catalog.now(),"
 		       " complete_until = excluded.complete_until",
-		       p->server.same, collector, until);
+		       p->server.same, CLAIM_LOCK_MS, collector, until);
 	st = pg_query(&p->c, sql, NULL, err);
 	if (st != STORE_HOLD || err->reconnect || err->setup)
 		return st;
@@ -273,17 +277,19 @@ janitor_missing(struct upkeep *base, const char *collector, uint64_t *numbers, s
 	char *array = array_text(numbers, *n);
 	const char *values[] = {collector, array};
 	const struct pg_params params = {.n = 2, .values = values};
+	/* numbers has no room for more than were asked about */
+	const struct pg_form form = {.columns = 1, .max = *n < INT_MAX ? (int)*n : INT_MAX};
 	PGresult *r = NULL;
 	enum store_status st;
 	size_t i;
 
 	if (!array)
 		return pg_fail(err, "out of memory");
-	st = pg_query_params(&p->c,
-			     "SELECT n FROM pg_catalog.unnest($2::bigint[]) n WHERE NOT EXISTS"
-			     " (SELECT FROM metric_collectord.batches b"
-			     "  WHERE b.collector = $1::uuid AND b.batch = n) ORDER BY n",
-			     &params, &r, err);
+	st = pg_select_params(&p->c,
+			      "SELECT n FROM pg_catalog.unnest($2::bigint[]) n WHERE NOT EXISTS"
+			      " (SELECT FROM metric_collectord.batches b"
+			      "  WHERE b.collector = $1::uuid AND b.batch = n) ORDER BY n",
+			      &params, form, &r, err);
 	free(array);
 	if (st != STORE_OK)
 		return st;

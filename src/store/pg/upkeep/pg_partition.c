@@ -22,9 +22,6 @@
 #define BOUNDS "metric_collectord_bounds"
 #define SQL_MAX 2048
 
-#define LOCK_WAIT_MS 60000        /* for other collectors, while no batch waits */
-#define PREPARE_LOCK_WAIT_MS 2000 /* ... while the first one does */
-
 /* The lock that ends the move of a crowd: short tries, and others' time in between. */
 #define CROWD_LOCK_MS 500
 #define CROWD_PAUSE_MS 2000
@@ -48,8 +45,7 @@ struct work {
 	const struct conf *conf;
 	struct store_error *err;
 	uint64_t now_us;
-	uint64_t lock_wait_ms; /* for other collectors */
-	unsigned left;         /* partitions that this round may still make of the default one */
+	unsigned left; /* partitions that this round may still make of the default one */
 };
 
 /* One row if the table is there and ours. */
@@ -90,7 +86,7 @@ table_read(const struct work *w, struct table *t)
 	int i, n;
 
 	table_done(t);
-	st = pg_query(w->c, ranges_sql, &t->rows, w->err);
+	st = pg_select(w->c, ranges_sql, PG_ROWS_FROM(1, 3), &t->rows, w->err);
 	if (st != STORE_OK)
 		return st;
 	n = PQntuples(t->rows);
@@ -216,7 +212,7 @@ move_rows(const struct work *w, const struct addition *a, uint64_t *moved)
 		       " here AS (INSERT INTO %s.%s SELECT * FROM gone RETURNING 1)"
 		       " SELECT count(*) FROM here",
 		       a->home, a->from, a->to, a->home, a->name);
-	st = pg_query(w->c, sql, &r, w->err);
+	st = pg_select(w->c, sql, PG_SLOW_ROW(1), &r, w->err);
 	if (st == STORE_OK)
 		*moved = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
 	PQclear(r);
@@ -330,7 +326,7 @@ create(const struct work *w, const struct table *t, const struct range *r)
 static enum store_status
 create_at(const struct work *w, struct table *t, uint64_t at_us)
 {
-	enum store_status st = pg_lock_begin(w->c, w->lock_wait_ms, w->err);
+	enum store_status st = pg_lock_begin(w->c, PG_LOCK_TRY_MS, w->err);
 	struct range gap;
 
 	if (st == STORE_OK)
@@ -377,7 +373,7 @@ look(const struct work *w, const struct table *t, uint64_t before_us, uint64_t *
 		       "SELECT (extract(epoch FROM max(time)) * 1000000)::bigint"
 		       " FROM %s.metrics_default WHERE time < '%s' AND time >= '1970-01-01Z'",
 		       t->home, before);
-	st = pg_query(w->c, sql, &r, w->err);
+	st = pg_select(w->c, sql, PG_ROW(1), &r, w->err);
 	if (st != STORE_OK)
 		return st;
 	*at_us = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
@@ -391,7 +387,7 @@ look(const struct work *w, const struct table *t, uint64_t before_us, uint64_t *
 		       "SELECT count(*) = %d FROM (SELECT 1 FROM %s.metrics_default"
 		       " WHERE time >= '%s' AND time < '%s' LIMIT %d) crowd",
 		       CROWD, t->home, from, to, CROWD);
-	st = pg_query(w->c, sql, &r, w->err);
+	st = pg_select(w->c, sql, PG_ROW(1), &r, w->err);
 	if (st == STORE_OK)
 		*crowd = *PQgetvalue(r, 0, 0) == 't';
 	PQclear(r);
@@ -426,7 +422,7 @@ relieve_default(struct work *w, struct table *t)
 static enum store_status
 drop(const struct work *w, const struct range *r)
 {
-	enum store_status st = pg_lock_begin(w->c, w->lock_wait_ms, w->err);
+	enum store_status st = pg_lock_begin(w->c, PG_LOCK_TRY_MS, w->err);
 
 	if (st == STORE_OK)
 		st = execute(w, "DROP TABLE IF EXISTS %s", r->name);
@@ -479,7 +475,7 @@ static enum store_status
 is_ours(const struct work *w, bool *ret)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(w->c, ours_sql, &r, w->err);
+	enum store_status st = pg_select(w->c, ours_sql, PG_ROW_OR_NONE(2), &r, w->err);
 
 	*ret = st == STORE_OK && PQntuples(r) > 0 && *PQgetvalue(r, 0, 0) == 'p' &&
 	       *PQgetvalue(r, 0, 1) == 't';
@@ -516,7 +512,6 @@ pg_partition_prepare(struct pg_conn *c, const struct conf *conf, struct store_er
 	    .conf = conf,
 	    .err = err,
 	    .now_us = clock_real_us(),
-	    .lock_wait_ms = PREPARE_LOCK_WAIT_MS,
 	};
 	enum store_status st;
 
@@ -534,7 +529,6 @@ pg_partition_maintain(struct pg_conn *c, const struct conf *conf, struct store_e
 	    .conf = conf,
 	    .err = err,
 	    .now_us = clock_real_us(),
-	    .lock_wait_ms = LOCK_WAIT_MS,
 	    .left = conf->table.max_new_chunks,
 	};
 	enum store_status st;
@@ -542,7 +536,8 @@ pg_partition_maintain(struct pg_conn *c, const struct conf *conf, struct store_e
 	if (!conf->database.migrate)
 		return STORE_OK;
 	st = maintain(&w, true);
-	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
+	/* what the lock has kept from being done is soon tried again */
+	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect || c->lock_busy)
 		return st;
 	log_event_limited(LOG_WARNING, "partition_failed", "partition_failed",
 			  LOG_STR("error", err->text), LOG_STR("sqlstate", err->sqlstate),

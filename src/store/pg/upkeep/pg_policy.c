@@ -12,8 +12,6 @@
 #include "store/pg/setup/pg_lock.h"
 
 #define SQL_MAX 512
-#define LOCK_WAIT_MS 60000        /* for other collectors, while no batch waits */
-#define PREPARE_LOCK_WAIT_MS 2000 /* ... while the first one does */
 
 #define COLUMNSTORE "segmentby metric_name, orderby time DESC"
 #define WORK_MEM "64MB" /* see want_columnstore() */
@@ -254,8 +252,7 @@ static enum store_status
 change(struct work *w, const struct policy *p)
 {
 	bool changed = false;
-	enum store_status st =
-	    pg_lock_begin(w->c, w->first ? PREPARE_LOCK_WAIT_MS : LOCK_WAIT_MS, w->err);
+	enum store_status st = pg_lock_begin(w->c, PG_LOCK_TRY_MS, w->err);
 
 	if (st == STORE_OK)
 		st = change_locked(w, p, &changed);
@@ -266,7 +263,7 @@ change(struct work *w, const struct policy *p)
 				  LOG_STR("value", p->shown));
 		return STORE_OK;
 	}
-	if (st == STORE_STOPPED || w->err->reconnect)
+	if (st == STORE_STOPPED || w->err->reconnect || w->c->lock_busy)
 		return st;
 	w->again = w->again || st == STORE_RETRY;
 	if (w->first)
@@ -443,7 +440,7 @@ work(struct work *w)
 
 	if (!w->conf->database.migrate)
 		return STORE_OK;
-	st = pg_query(w->c, extension_sql, &r, w->err);
+	st = pg_select(w->c, extension_sql, PG_ROW_OR_NONE(2), &r, w->err);
 	if (st == STORE_OK && PQntuples(r) > 0) {
 		w->extension = PQgetvalue(r, 0, 0);
 		w->apache = *PQgetvalue(r, 0, 1) == 't';
@@ -469,7 +466,7 @@ pg_policy_apply(struct pg_conn *c, const struct conf *conf, bool *again, struct 
 	enum store_status st = work(&w);
 
 	*again = w.again || st == STORE_RETRY || st == STORE_STOPPED;
-	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
+	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect || c->lock_busy)
 		return st;
 	log_event_limited(LOG_WARNING, "policy_failed", "policy_failed",
 			  LOG_STR("error", err->text), LOG_STR("sqlstate", err->sqlstate),

@@ -91,11 +91,13 @@ enum store_status
 pg_policy_state_read(struct pg_conn *c, const struct conf *conf, const char *extension,
 		     struct pg_policy_state *ret, struct store_error *err)
 {
-	enum store_status st = pg_query(c, state_sql, &ret->rows, err);
+	enum store_status st = pg_select(c, state_sql, PG_ROWS(3), &ret->rows, err);
 
 	if (st != STORE_OK)
 		return st;
 	ret->schema = find(ret, "schema", "");
+	if (!ret->schema)
+		return pg_odd(err, "the server does not say where metrics is");
 	ret->extension = extension;
 	ret->ours = pg_policy_recorded(ret, "hypertable");
 	ret->now_us = find_us(ret, "now", "");

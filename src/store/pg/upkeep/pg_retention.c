@@ -15,11 +15,11 @@ drop_chunks(struct pg_conn *c, const struct conf *conf, const char *schema, stru
 
 	pg_interval(after, conf->table.retention_us);
 	(void)snprintf(sql, sizeof(sql),
-		       PG_NO_STATEMENT_TIMEOUT
+		       PG_NO_STATEMENT_TIMEOUT PG_NO_STANDBY
 		       "SET LOCAL lock_timeout = %d;"
 		       "SELECT %s.drop_chunks('metrics', older_than => interval '%s')",
 		       PG_LOCK_TABLE_MS, schema, after);
-	st = pg_query(c, sql, &r, err);
+	st = pg_select(c, sql, PG_SLOW_ROWS(1), &r, err);
 	if (st == STORE_OK && PQntuples(r) > 0)
 		log_event(LOG_INFO, "chunks_dropped", LOG_U64("chunks", (uint64_t)PQntuples(r)),
 			  LOG_STR("older_than", after));
@@ -36,14 +36,14 @@ pg_retention(struct pg_conn *c, const struct conf *conf, struct store_error *err
 	if (!conf->table.retention_us || !conf->database.migrate ||
 	    conf->database.timescaledb == CONF_OFF)
 		return STORE_OK;
-	st = pg_query(c,
-		      "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
-		      " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
-		      " WHERE e.extname = 'timescaledb'"
-		      " AND pg_catalog.current_setting('timescaledb.license', true) = 'apache'"
-		      " AND EXISTS (SELECT FROM metric_collectord.policies"
-		      "  WHERE policy = 'hypertable')",
-		      &r, err);
+	st = pg_select(c,
+		       "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
+		       " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
+		       " WHERE e.extname = 'timescaledb'"
+		       " AND pg_catalog.current_setting('timescaledb.license', true) = 'apache'"
+		       " AND EXISTS (SELECT FROM metric_collectord.policies"
+		       "  WHERE policy = 'hypertable')",
+		       PG_ROW_OR_NONE(1), &r, err);
 	if (st == STORE_OK && PQntuples(r) > 0)
 		st = drop_chunks(c, conf, PQgetvalue(r, 0, 0), err);
 	PQclear(r);

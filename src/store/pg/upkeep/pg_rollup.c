@@ -72,7 +72,7 @@ look_back(struct pg_conn *c, const struct pg_policy_state *s, const char *view, 
 	    " ON n.oid = c.relnamespace AND k.hypertable_schema = n.nspname),"
 	    " (SELECT max(time) + interval '%s' FROM %s.%s)))) * 1000000)::bigint",
 	    width, s->schema, view);
-	st = pg_query(c, sql, &r, err);
+	st = pg_select(c, sql, PG_ROW(1), &r, err);
 	if (st == STORE_OK)
 		us = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
 	PQclear(r);
