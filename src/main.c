@@ -9,6 +9,7 @@
 #include "server.h"
 #include "conf/conf.h"
 #include "conf/conf_effect.h"
+#include "conf/conf_uri.h"
 #include "log/log.h"
 
 #define EXIT_USAGE 2

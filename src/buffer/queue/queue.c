@@ -473,7 +473,7 @@ queue_tick(struct queue *q)
 /* ---- completions ---- */
 
 static void
-account(struct queue *q, const struct batch *b)
+account(struct queue *q, struct batch *b)
 {
 	uint64_t rows = b->stored + b->rejected + b->lost;
 

@@ -137,6 +137,8 @@ int spool_sync(struct spool *s);
  * it began is on the disk, or the error tells why not.
  */
 int spool_sync_some(struct spool *s, uint64_t until_ms);
+
+/*
  * A power cut brings files back that were removed, or kept, since the directory was last synced: the
  * smallest number of these, UINT64_MAX where there are none.  Any thread.
  */
