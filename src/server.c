@@ -90,7 +90,7 @@ server_hold_listeners(struct server *s)
 {
 	uint64_t now_ms = clock_ms();
 
-	if (!queue_accepts(s->queue))
+	if (s->conf->buffer.overflow == CONF_BLOCK && !queue_accepts(s->queue))
 		s->hold_until_ms = now_ms + HOLD_MS;
 	listeners_hold(s->listeners, clients_full(s->clients) && now_ms < s->hold_until_ms);
 }

@@ -9,6 +9,7 @@
  *	read-only   pwrite(), pwritev() and making files return EROFS
  *	hang        each call that has to do with a file of a directory named "spool" takes as many
  *	            seconds longer as the file says
+ *	conf-hangs  whoever opens a file whose name ends with .conf waits until this one is gone
  *	clock       the real-time clock is off by as many seconds as the file says
  */
 #define _GNU_SOURCE
@@ -67,24 +68,41 @@ number_in(const char *name)
 
 /* ---- a disk that hangs ---- */
 
-static bool
-is_named(int fd, const char *part)
+static const char *
+file_of(int fd, char path[PATH_SIZE])
 {
-	char link[64], path[PATH_SIZE];
+	char link[64];
 	ssize_t n;
 
 	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, path, sizeof(path) - 1);
-	if (n < 0)
-		return false;
-	path[n] = '\0';
-	return strstr(path, part) != NULL;
+	n = readlink(link, path, PATH_SIZE - 1);
+	path[n < 0 ? 0 : n] = '\0';
+	return path;
 }
 
 static bool
 in_spool(int fd)
 {
-	return is_named(fd, "/spool");
+	char path[PATH_SIZE];
+
+	return strstr(file_of(fd, path), "/spool") != NULL;
+}
+
+static bool
+is_batch(int fd)
+{
+	char path[PATH_SIZE];
+
+	return in_spool(fd) && strstr(file_of(fd, path), ".batch") != NULL;
+}
+
+static bool
+is_conf(int fd)
+{
+	char path[PATH_SIZE];
+	size_t len = strlen(file_of(fd, path));
+
+	return len > 5 && strcmp(path + len - 5, ".conf") == 0;
 }
 
 static void
@@ -128,6 +146,8 @@ int
 fstat(int fd, struct stat *st)
 {
 	hang(fd);
+	while (wanted("conf-hangs") && is_conf(fd)) /* a configuration's type is looked at first */
+		(void)usleep(10000);
 	return REAL(fstat)(fd, st);
 }
 
@@ -163,7 +183,7 @@ ssize_t
 pread(int fd, void *data, size_t len, off_t offset)
 {
 	hang(fd);
-	if (wanted("read-fails") && in_spool(fd) && is_named(fd, ".batch")) {
+	if (wanted("read-fails") && is_batch(fd)) {
 		errno = EIO;
 		return -1;
 	}
