@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from disks import shim, shim_library  # noqa: F401  (fixtures)
+from disks import shim, shim_library  # noqa: F401 (fixtures)
 from waiting import seconds, wait_until
 from wire import MICROSECONDS, frame
 
@@ -69,6 +69,7 @@ def test_a_reload_begins_it(start_collector, filled):
     assert filled.count() == 1
 
 
+@pytest.mark.slow
 def test_batches_do_not_wait_and_the_file_shrinks(start_collector, filled):
     fill(filled.path, 150_000)
     before = os.path.getsize(filled.path)
@@ -87,6 +88,7 @@ def test_batches_do_not_wait_and_the_file_shrinks(start_collector, filled):
     assert filled.value("PRAGMA integrity_check") == "ok"
 
 
+@pytest.mark.slow
 def test_the_wal_stays_small_beside_a_reader(start_collector, filled):
     fill(filled.path, 300_000)
     reader = sqlite3.connect(filled.path, isolation_level=None)

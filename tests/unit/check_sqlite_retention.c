@@ -350,6 +350,22 @@ START_TEST(a_pause_is_a_day_of_running)
 }
 END_TEST
 
+START_TEST(a_look_that_cannot_be_written)
+{
+	sqlite3 *db;
+
+	prepare_clock();
+	execute(path, SEEN("-400 days"));
+	db = outsider(path);
+	execute_on(db, "BEGIN IMMEDIATE");
+	ck_assert_int_eq(maintain(COLLECTOR, UINT64_MAX), STORE_RETRY);
+	ck_assert_int_eq(sqlite3_close(db), SQLITE_OK);
+	must_maintain();
+	assert_query(path, KEPT, "10|1\n");
+	assert_query(path, PAUSE, A_DAY);
+}
+END_TEST
+
 /* Nothing shows whether the clock is right: it may be 400 days ahead since the first start. */
 START_TEST(stale_rows_alone)
 {
@@ -463,6 +479,7 @@ add_tests(TCase *tc)
 	tcase_add_test(tc, the_wal_is_emptied_once_the_reader_is_gone);
 	tcase_add_loop_test(tc, a_jump, 0, (int)COUNT(jumps));
 	tcase_add_test(tc, a_pause_is_a_day_of_running);
+	tcase_add_test(tc, a_look_that_cannot_be_written);
 	tcase_add_test(tc, stale_rows_alone);
 	tcase_add_test(tc, a_fresh_row_ends_the_pause);
 	tcase_add_test(tc, a_fresh_row_does_not_end_another_pause);

@@ -168,72 +168,92 @@ same_boot(const struct sqlite_clock *then, const struct sqlite_clock *now)
 	return *now->boot || then->ours;
 }
 
+/* What is to be remembered, and told once it is: a look that could not be written is done again. */
+struct look {
+	struct sqlite_clock now;
+	const char *compared_with; /* NULL: with nothing that differs */
+	double seconds;            /* by which it does */
+	bool resumed;
+	bool told_again; /* a pause goes on that another run began */
+};
+
 static void
-pause_deletion(struct sqlite_clock *now, double seconds, const char *compared_with)
+pause_deletion(struct look *l, double seconds, const char *compared_with)
 {
-	log_event(LOG_WARNING, "clock_differs", LOG_F64("seconds", seconds),
-		  LOG_STR("compared_with", compared_with), LOG_STR("hint", HINT));
-	now->pause_ms = PAUSE_MS;
-	now->stale = false;
-	now->trusted = false;
+	l->compared_with = compared_with;
+	l->seconds = seconds;
+	l->now.pause_ms = PAUSE_MS;
+	l->now.stale = false;
+	l->now.trusted = false;
 }
 
 static void
-trust(struct sqlite_clock *now, bool was_paused)
+trust(struct look *l, bool was_paused)
 {
-	now->pause_ms = 0;
-	now->stale = false;
-	now->trusted = true;
-	if (was_paused)
+	l->resumed = was_paused;
+	l->now.pause_ms = 0;
+	l->now.stale = false;
+	l->now.trusted = true;
+}
+
+static void
+tell(const struct look *l)
+{
+	if (l->resumed && !l->now.pause_ms)
 		log_event(LOG_NOTICE, "deletion_resumed");
+	if (l->compared_with)
+		log_event(LOG_WARNING, "clock_differs", LOG_F64("seconds", l->seconds),
+			  LOG_STR("compared_with", l->compared_with), LOG_STR("hint", HINT));
+	else if (l->told_again && l->now.pause_ms)
+		log_event(LOG_NOTICE, "deletion_paused",
+			  LOG_F64("seconds", (double)l->now.pause_ms / 1000));
 }
 
 /* Is the time that has passed by the clock what it should be? */
 static void
-compare(const struct sqlite_clock *then, struct sqlite_clock *now)
+compare(const struct sqlite_clock *then, struct look *l)
 {
-	bool same = same_boot(then, now);
-	int64_t passed_ms = same ? now->boot_ms - then->boot_ms : 0;
-	int64_t ahead_ms = ((int64_t)now->seen_us - (int64_t)then->seen_us) / 1000 - passed_ms;
+	bool same = same_boot(then, &l->now);
+	int64_t passed_ms = same ? l->now.boot_ms - then->boot_ms : 0;
+	int64_t ahead_ms = ((int64_t)l->now.seen_us - (int64_t)then->seen_us) / 1000 - passed_ms;
 	int64_t may_ms = (int64_t)STEP_MS + passed_ms / DRIFT_PART;
 
 	if (ahead_ms < -may_ms || ahead_ms > (same ? may_ms : (int64_t)GAP_MS))
-		pause_deletion(now, (double)ahead_ms / 1000,
+		pause_deletion(l, (double)ahead_ms / 1000,
 			       same ? "the time since boot" : "the last run");
 }
 
 /* Takes over what is left of a pause. */
 static void
-count_pause(const struct sqlite_clock *then, struct sqlite_clock *now)
+count_pause(const struct sqlite_clock *then, struct look *l)
 {
-	uint64_t passed_ms = same_boot(then, now) ? (uint64_t)(now->boot_ms - then->boot_ms) : 0;
+	bool same = same_boot(then, &l->now);
+	uint64_t passed_ms = same ? (uint64_t)(l->now.boot_ms - then->boot_ms) : 0;
 
-	now->trusted = then->trusted;
-	now->stale = then->stale;
+	l->now.trusted = then->trusted;
+	l->now.stale = then->stale;
 	if (!then->pause_ms)
 		return;
-	now->pause_ms = then->pause_ms > passed_ms ? then->pause_ms - passed_ms : 0;
-	if (!now->pause_ms)
-		trust(now, true);
-	else if (!then->ours)
-		log_event(LOG_NOTICE, "deletion_paused",
-			  LOG_F64("seconds", (double)now->pause_ms / 1000));
+	l->now.pause_ms = then->pause_ms > passed_ms ? then->pause_ms - passed_ms : 0;
+	l->told_again = !then->ours;
+	if (!l->now.pause_ms)
+		trust(l, true);
 }
 
 static enum store_status
-compare_rows(struct sqlite_clock *now, struct sqlite_db *s, struct store_error *err)
+compare_rows(struct look *l, struct sqlite_db *s, struct store_error *err)
 {
 	uint64_t newest_us, age_us;
-	int rc = newest_row(s, now->seen_us, &newest_us);
+	int rc = newest_row(s, l->now.seen_us, &newest_us);
 
 	if (rc != SQLITE_OK)
 		return sqlite_db_fail(s, rc, err);
-	age_us = now->seen_us - newest_us;
+	age_us = l->now.seen_us - newest_us;
 	if (newest_us && age_us <= STALE_MS * 1000) {
-		trust(now, now->pause_ms > 0);
-	} else if (newest_us && !now->pause_ms) {
-		pause_deletion(now, (double)(age_us / SECOND_US), "the newest row");
-		now->stale = true;
+		trust(l, l->now.pause_ms > 0);
+	} else if (newest_us && !l->now.pause_ms) {
+		pause_deletion(l, (double)(age_us / SECOND_US), "the newest row");
+		l->now.stale = true;
 	}
 	return STORE_OK;
 }
@@ -251,7 +271,7 @@ sqlite_clock_look(struct sqlite_clock *c, struct sqlite_db *s, bool retained, ui
 		  struct store_error *err)
 {
 	enum store_status status = STORE_OK;
-	struct sqlite_clock now;
+	struct look l = {.resumed = false};
 	bool kept = false; /* without the migration, this process alone knows */
 	int rc = has_table(s, &kept);
 
@@ -259,19 +279,20 @@ sqlite_clock_look(struct sqlite_clock *c, struct sqlite_db *s, bool retained, ui
 		rc = load(c, s);
 	if (rc != SQLITE_OK)
 		return sqlite_db_fail(s, rc, err);
-	read_clocks(&now);
-	now.saved_at_ms = c->saved_at_ms;
+	read_clocks(&l.now);
+	l.now.saved_at_ms = c->saved_at_ms;
 	if (c->seen_us) {
-		count_pause(c, &now);
-		compare(c, &now);
+		count_pause(c, &l);
+		compare(c, &l);
 	}
-	if (retained && !now.trusted && (!now.pause_ms || now.stale))
-		status = compare_rows(&now, s, err);
-	if (status == STORE_OK && kept && is_news(c, &now))
-		status = save(&now, s, err);
+	if (retained && !l.now.trusted && (!l.now.pause_ms || l.now.stale))
+		status = compare_rows(&l, s, err);
+	if (status == STORE_OK && kept && is_news(c, &l.now))
+		status = save(&l.now, s, err);
 	if (status != STORE_OK)
 		return status;
-	*c = now;
-	*now_us = now.pause_ms ? 0 : now.seen_us;
+	tell(&l);
+	*c = l.now;
+	*now_us = l.now.pause_ms ? 0 : l.now.seen_us;
 	return STORE_OK;
 }

@@ -163,21 +163,25 @@ delete_old(struct sqlite_upkeep *u, const char *collector, uint64_t floor, struc
 	return status;
 }
 
+/* What troubles the one does not keep the others from being done. */
 static enum store_status
 sqlite_maintain(struct upkeep *base, const char *collector, uint64_t floor, struct store_error *err)
 {
 	struct sqlite_upkeep *u = upkeep_of(base);
-	enum store_status status = sqlite_db_prepare(&u->db, err);
+	enum store_status status = sqlite_db_prepare(&u->db, err), shrunk;
+	struct store_error other = {0};
 
-	if (status == STORE_OK)
-		status = delete_old(u, collector, floor, err);
-	if (status == STORE_OK)
-		status = sqlite_shrink(&u->db, err);
 	if (status != STORE_OK)
 		return status;
+	status = delete_old(u, collector, floor, err);
+	if (status == STORE_STOPPED)
+		return status;
+	shrunk = sqlite_shrink(&u->db, status == STORE_OK ? err : &other);
+	if (shrunk == STORE_STOPPED)
+		return shrunk;
 	sqlite_db_copy_wal(&u->db, 1);
 	(void)sqlite_db_wal_trim(&u->db); /* also where nothing was to be deleted */
-	return STORE_OK;
+	return status == STORE_OK ? shrunk : status;
 }
 
 static enum store_status
