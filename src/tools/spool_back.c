@@ -106,7 +106,9 @@ back_one(const struct spool_back *b, int from, int to, const char *name)
 	if (!parse_name(name, &number) || !is_whole(corrupt, name, number, &rows))
 		return 0;
 	if (b->has(b->arg, number)) {
-		(void)printf("corrupt/%s: whole, but the spool has a batch of that number\n", name);
+		if (!b->apply)
+			(void)printf(
+			    "corrupt/%s: whole, but the spool has a batch of that number\n", name);
 		return 0;
 	}
 	if (!b->apply) {

@@ -469,6 +469,10 @@ names_load(struct spool *s, uint64_t greatest)
 	int r_identity = identity_load(s);
 	int r = 0;
 
+	if (r_identity == -EIO || forbids_use(r_identity))
+		return r_identity;
+	if (r_sequence == -EIO || forbids_use(r_sequence))
+		return r_sequence;
 	if (r_identity < 0)
 		set_aside(s, "identity", r_identity);
 	if (r_sequence < 0)
