@@ -28,6 +28,7 @@
 
 #define IDLE_MS 10000            /* a wait for a batch; then the connection is checked */
 #define IDLE_FAILING_MS 1000     /* the same, while the last try failed */
+#define TURN_MS 100              /* by which a batch that is held lets another go first */
 #define BATCH_RETRY_MS 1000      /* a batch with a passing trouble of its own */
 #define BATCH_HOLD_MS 5000       /* a batch that waits for the operator, others do not */
 #define SPOOL_READ_AGAIN_MS 1000 /* a batch that the disk did not give */
@@ -90,7 +91,7 @@ store_failed(struct writer *w, enum store_status status, const struct store_erro
 {
 	struct writers *pool = w->pool;
 	bool hold = status == STORE_HOLD;
-	uint64_t delay_ms;
+	uint64_t delay_ms = 0;
 
 	if (status != STORE_STOPPED) {
 		delay_ms = backoff_next(&w->backoff);
@@ -98,8 +99,9 @@ store_failed(struct writer *w, enum store_status status, const struct store_erro
 				  hold && b ? "batch_held" : "database_unavailable",
 				  b ? b->number : 0, err, delay_ms);
 	}
+	/* what only this one meets shall not keep the others waiting for ever */
 	if (b)
-		queue_return(pool->queue, b, 0);
+		queue_return(pool->queue, b, hold && delay_ms ? delay_ms + TURN_MS : 0);
 	if (status == STORE_STOPPED)
 		return;
 	w->failing = true;
