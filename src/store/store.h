@@ -32,7 +32,8 @@ enum store_status {
 struct store_error {
 	char sqlstate[6]; /* "" where there is none (no connection, SQLite) */
 	char text[STORE_ERROR_MAX];
-	const char *hint; /* what the operator can do; a static string or NULL */
+	const char *hint; /* what the operator can do; NULL, static, or the store's until its next
+			     call */
 	bool reconnect;   /* the connection is of no use any more: close and open again */
 	bool batch_only;  /* another batch may well succeed (a lock, a conflict of identity) */
 	bool conflict;    /* the ledger holds another batch under this one's key */

@@ -25,11 +25,14 @@
 #include "store/backoff.h"
 #include "store/janitor.h"
 #include "store/store.h"
+#include "store/stored_log.h"
 
-#define IDLE_MS 10000        /* a wait for a batch; then the connection is checked */
-#define IDLE_FAILING_MS 1000 /* the same, while the last try failed */
-#define BATCH_RETRY_MS 1000  /* a batch with a passing trouble of its own */
-#define BATCH_HOLD_MS 5000   /* a batch that waits for the operator, others do not */
+#define IDLE_MS 10000            /* a wait for a batch; then the connection is checked */
+#define IDLE_FAILING_MS 1000     /* the same, while the last try failed */
+#define IDLE_SUMMED_MS 1000      /* the same, while the log lacks a sum of batches */
+#define TURN_MS 100              /* by which a batch that is held lets another go first */
+#define BATCH_RETRY_MS 1000      /* a batch with a passing trouble of its own */
+#define BATCH_HOLD_MS 5000       /* a batch that waits for the operator, others do not */
 
 struct writer {
 	struct writers *pool;
@@ -54,7 +57,8 @@ struct writers {
 	int stop_fd;             /* never read: once readable it stays so, for all threads */
 	atomic_int stop;         /* for the queue's waits */
 	struct janitor *janitor; /* has a stop of its own */
-	unsigned n;              /* threads that were started */
+	struct stored_log stored;
+	unsigned n; /* threads that were started */
 	struct writer writer[];
 };
 
@@ -89,7 +93,7 @@ store_failed(struct writer *w, enum store_status status, const struct store_erro
 {
 	struct writers *pool = w->pool;
 	bool hold = status == STORE_HOLD;
-	uint64_t delay_ms;
+	uint64_t delay_ms = 0;
 
 	if (status != STORE_STOPPED) {
 		delay_ms = backoff_next(&w->backoff);
@@ -97,8 +101,9 @@ store_failed(struct writer *w, enum store_status status, const struct store_erro
 				  hold && b ? "batch_held" : "database_unavailable",
 				  b ? b->number : 0, err, delay_ms);
 	}
+	/* what only this one meets shall not keep the others waiting for ever */
 	if (b)
-		queue_return(pool->queue, b, 0);
+		queue_return(pool->queue, b, hold && delay_ms ? delay_ms + TURN_MS : 0);
 	if (status == STORE_STOPPED)
 		return;
 	w->failing = true;
@@ -167,6 +172,26 @@ put(struct writer *w, struct batch_view *view, struct store_result *res, struct 
 }
 
 static void
+note_stored(struct writers *pool, const struct batch *b, const struct batch_view *view,
+	    const struct store_result *res, uint64_t start_ms)
+{
+	uint64_t now_ms = clock_ms();
+	const struct stored_log_sum one = {
+	    .batches = 1,
+	    .batch = b->number,
+	    .rows = b->stored,
+	    .bytes = view->bytes,
+	    .rejected = b->rejected,
+	    .lost = b->lost,
+	    .ms = now_ms - start_ms,
+	    .repeated = b->repeated,
+	    .direct = res->direct,
+	};
+
+	stored_log_add(&pool->stored, &one, now_ms);
+}
+
+static void
 write_batch(struct writer *w, struct batch *b)
 {
 	struct queue *q = w->pool->queue;
@@ -190,13 +215,7 @@ write_batch(struct writer *w, struct batch *b)
 	}
 	account(b, &view, &res);
 	janitor_note_stored(w->pool->janitor);
-	log_event(LOG_INFO, "batch_stored", LOG_U64("batch", b->number), LOG_U64("rows", b->stored),
-		  LOG_U64("bytes", view.bytes),
-		  LOG_F64("seconds", (double)(clock_ms() - start_ms) / 1000),
-		  b->rejected ? LOG_U64("rejected", b->rejected) : LOG_NONE,
-		  b->lost ? LOG_U64("lost", b->lost) : LOG_NONE,
-		  b->repeated ? LOG_BOOL("repeated", true) : LOG_NONE,
-		  res.direct ? LOG_BOOL("direct_compress", true) : LOG_NONE);
+	note_stored(w->pool, b, &view, &res, start_ms);
 	went_well(w); /* first: who sees the batch stored sees the status that goes with it */
 	queue_done(q, b);
 }
@@ -248,6 +267,14 @@ check(struct writer *w)
 		store_failed(w, status, &err, NULL);
 }
 
+static uint64_t
+idle_ms(const struct writer *w)
+{
+	if (w->failing)
+		return IDLE_FAILING_MS;
+	return stored_log_pending(&w->pool->stored) ? IDLE_SUMMED_MS : IDLE_MS;
+}
+
 static void
 work(struct writer *w)
 {
@@ -258,10 +285,13 @@ work(struct writer *w)
 		connect_store(w);
 		return;
 	}
-	b = queue_take(pool->queue, &pool->stop, w->failing ? IDLE_FAILING_MS : IDLE_MS);
-	if (b)
+	b = queue_take(pool->queue, &pool->stop, idle_ms(w));
+	if (b) {
 		write_batch(w, b);
-	else if (!atomic_load(&pool->stop))
+		return;
+	}
+	stored_log_flush(&pool->stored);
+	if (!atomic_load(&pool->stop))
 		check(w);
 }
 
@@ -276,6 +306,7 @@ writer_main(void *arg)
 	(void)pthread_setname_np(pthread_self(), name);
 	while (!atomic_load(&pool->stop))
 		work(w);
+	stored_log_flush(&pool->stored);
 	disconnect(w);
 	atomic_store(&w->ended, true);
 	pool->changed(pool->arg);
@@ -321,6 +352,7 @@ writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 	w->queue = q;
 	w->changed = changed;
 	w->arg = arg;
+	stored_log_init(&w->stored);
 	w->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (w->stop_fd < 0)
 		r = -errno;
@@ -441,6 +473,7 @@ writers_free(struct writers *w)
 	if (w->stop_fd >= 0)
 		(void)close(w->stop_fd);
 	janitor_free(w->janitor);
+	stored_log_done(&w->stored);
 	conf_unref(w->conf);
 	free(w);
 }

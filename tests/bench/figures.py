@@ -9,6 +9,7 @@ Measures what the guarantee costs, on a PostgreSQL of its own with fsync on.
     sync         round trips of level 1            connections  1, 2 and 4 of them
     drain        a backlog after a restart         capacity     CPU time that a million metrics take
     spool        into the spool alone: rates and round trips, beside those of $BASE, another build
+    refused      a batch of which the database refuses rows, beside a clean one
 
 Each round runs the variants one after the other on emptied tables; the figures are medians of
 five rounds, and ratios of the rounds' neighbours, since machines are shared and noisy.  Nothing
@@ -30,6 +31,7 @@ from cluster import Cluster, has_extension, server_directory  # noqa: E402
 from collector import Collector  # noqa: E402
 from processes import cpu_seconds  # noqa: E402
 from programs import daemon_path  # noqa: E402
+from wire import T0, frame  # noqa: E402
 
 ROUNDS = int(os.environ.get("ROUNDS", 5))
 ROWS = 1_000_000
@@ -334,6 +336,68 @@ def capacity_of_citus():
         cluster.remove()
 
 
+REFUSED_ROWS = 100_000
+NO = "CREATE OR REPLACE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN %s RETURN NEW; END$$;"
+TRIGGER = NO + "CREATE TRIGGER no BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION no()"
+RAISE = (
+    "IF NEW.metric_name LIKE 'metric.%%' AND NEW.value::int %% %d = 0 THEN"
+    " RAISE EXCEPTION 'no' USING ERRCODE = '45000'; END IF;"
+)
+REFUSALS = {
+    "clean": ("", ""),
+    "clean, trigger": (TRIGGER % "", "DROP TRIGGER no ON metrics"),
+    "all, CHECK": (
+        "ALTER TABLE metrics ADD CONSTRAINT no CHECK (value < 0)",
+        "ALTER TABLE metrics DROP CONSTRAINT no",
+    ),
+    "all, trigger": (TRIGGER % (RAISE % 1), "DROP TRIGGER no ON metrics"),
+    "1 in 2, trigger": (TRIGGER % (RAISE % 2), "DROP TRIGGER no ON metrics"),
+    "1 in 100, trigger": (TRIGGER % (RAISE % 100), "DROP TRIGGER no ON metrics"),
+    "1 in 100,000, trigger": (TRIGGER % (RAISE % 100_000), "DROP TRIGGER no ON metrics"),
+    "clean, unique": (
+        "CREATE UNIQUE INDEX no ON metrics (time, metric_name)",
+        "DROP INDEX no",
+    ),
+    "all, unique": (
+        "CREATE UNIQUE INDEX no ON metrics (time, metric_name);"
+        "INSERT INTO metrics SELECT to_timestamp(1750000000) + i * interval '1 us',"
+        f" 'metric.' || i % 200, 1 FROM generate_series(0, {REFUSED_ROWS - 1}) i",
+        "DROP INDEX no",
+    ),
+}
+
+
+def refused_once(database, rule, undo):
+    """Seconds that the batch took."""
+    empty(database)
+    database.execute("TRUNCATE metric_collectord.rejected")
+    rows = b"".join(frame(f"metric.{i % 200}", i, T0 + i) for i in range(REFUSED_ROWS))
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        collector = collector_for(database, directory, batch__interval=3600).start()
+        collector.wait_event("database_connected")
+        if rule:
+            database.execute(rule)
+        try:
+            collector.send(rows)
+            collector.flush()
+            return collector.wait_event("batch_stored", timeout=600)["seconds"]
+        finally:
+            assert collector.stop() == 0
+            if undo:
+                database.execute(undo)
+
+
+def refused(database):
+    rounds = []
+    for _ in range(ROUNDS):
+        rounds.append({name: refused_once(database, *sql) for name, sql in REFUSALS.items()})
+    print(f"\nrefused rows, {kind(database)}: seconds, medians of {len(rounds)} rounds, one batch")
+    for name in REFUSALS:
+        times = [r[name] for r in rounds]
+        ratios = [r[name] / r["clean"] for r in rounds]
+        print(f"  {name:32} {statistics.median(times):6.3f}   {statistics.median(ratios):5.1f}")
+
+
 def kind(database):
     return "TimescaleDB" if database.timescale else "PostgreSQL"
 
@@ -366,8 +430,8 @@ TIMESCALE = {
     "max_worker_processes": "16",
     "timescaledb.telemetry_level": "off",
 }
-PLAIN_FIGURES = ["overhead", "ledger", "sync", "spool", "drain", "sort", "capacity"]
-TIMESCALE_FIGURES = ["timescale", "connections", "capacity"]
+PLAIN_FIGURES = ["overhead", "ledger", "sync", "spool", "drain", "sort", "capacity", "refused"]
+TIMESCALE_FIGURES = ["timescale", "connections", "capacity", "refused"]
 
 
 def measure(names, timescaledb):

@@ -1,10 +1,12 @@
 #include "store/pg/link/pg_error.h"
 
 #include <check.h>
+#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/pg/batch/sieve.h"
 #include "wire/utf8.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -108,6 +110,20 @@ START_TEST(obstacles_have_hints)
 }
 END_TEST
 
+/* Where the server tries rows, it knows the passing troubles by a pattern. */
+START_TEST(the_sieve_has_the_same_classes)
+{
+	const char *sqlstate = states[_i].sqlstate;
+	regex_t passing;
+
+	ck_assert_int_eq(regcomp(&passing, SIEVE_PASSING, REG_EXTENDED | REG_NOSUB), 0);
+	if (*sqlstate)
+		ck_assert_int_eq(regexec(&passing, sqlstate, 0, NULL, 0) == 0,
+				 states[_i].class == PG_RETRY);
+	regfree(&passing);
+}
+END_TEST
+
 START_TEST(operators_get_hints)
 {
 	static const char *const with[] = {"28P01", "28000", "3D000", "42501", "42P01",
@@ -170,6 +186,7 @@ START_TEST(reasons)
 	ck_assert_str_eq(pg_error_reason("22003"), "value");
 	ck_assert_str_eq(pg_error_reason("23514"), "constraint");
 	ck_assert_str_eq(pg_error_reason("P0001"), "trigger");
+	ck_assert_str_eq(pg_error_reason("55000"), "other");
 }
 END_TEST
 
@@ -254,6 +271,7 @@ main(void)
 	int failed;
 
 	tcase_add_loop_test(tc, a_sqlstate_has_a_class, 0, (int)COUNT(states));
+	tcase_add_loop_test(tc, the_sieve_has_the_same_classes, 0, (int)COUNT(states));
 	tcase_add_test(tc, operators_get_hints);
 	tcase_add_loop_test(tc, obstacles_have_hints, 0, (int)COUNT(obstacles));
 	tcase_add_loop_test(tc, what_poolers_refuse, 0, (int)COUNT(poolers));

@@ -249,6 +249,86 @@ START_TEST(names_that_the_encoding_lacks_are_recorded)
 }
 END_TEST
 
+/* ---- a batch in parts ---- */
+
+/* More than 50 rows at once need more room for temporary files than there is (53400). */
+#define SMALL_PARTS                                                                           \
+	"CREATE FUNCTION small() RETURNS trigger LANGUAGE plpgsql SET work_mem = '64kB'"      \
+	" SET temp_file_limit = '64kB' AS $$ BEGIN IF (SELECT count(*) FROM added) > 50 THEN" \
+	" PERFORM count(*) FROM (SELECT repeat('x', 999) || i AS t FROM"                      \
+	" generate_series(1, 9999) i ORDER BY 1 OFFSET 0) s WHERE t <> ''; END IF;"           \
+	" RETURN NULL; END $$;"                                                               \
+	"CREATE TRIGGER small AFTER INSERT ON metrics REFERENCING NEW TABLE AS added"         \
+	" FOR EACH STATEMENT EXECUTE FUNCTION small();"
+
+START_TEST(a_batch_that_is_too_large_is_divided)
+{
+	struct store *s = open_store();
+
+	(void)SQL(SMALL_PARTS "ALTER TABLE metrics ADD CHECK (value NOT IN (0, 500, 999))");
+	fill_batch(7, 1000);
+	view.complete_until_us = EPOCH;
+	assert_put(s, 997, 3, false);
+	assert_put(s, 997, 3, true);
+	fill_batch(8, 50);
+	assert_put(s, 49, 1, false);
+	store_close(s);
+	ck_assert_str_eq(SQL("SELECT count(*) || ' ' || (count(DISTINCT xmin::text) > 20) FROM"
+			     " metrics WHERE value <> 7"),
+			 "1044 true");
+	ck_assert_str_eq(SQL("SELECT string_agg(value::text, ' ' ORDER BY value) FROM"
+			     " metric_collectord.rejected WHERE batch = 7"),
+			 "0 500 999");
+	ck_assert_str_eq(SQL("SELECT rows || ' ' || rejected || ' ' || (bytes > 0) || ' ' ||"
+			     " (extract(epoch FROM complete_until) * 1000000)::bigint FROM"
+			     " metric_collectord.batches WHERE batch = 7"),
+			 "997 3 true 1700000000000000");
+}
+END_TEST
+
+/* A server that went away when the first parts of a batch were stored. */
+START_TEST(parts_that_are_stored_are_not_stored_again)
+{
+	struct store *s = open_store();
+	struct upkeep *u = open_upkeep();
+	uint64_t numbers[1] = {7};
+	size_t n = 1;
+
+	fill_batch(7, 100);
+	assert_put(s, 100, 0, false);
+	(void)SQL("DELETE FROM metrics WHERE value >= 40;"
+		  "UPDATE metric_collectord.batches SET rows = 39, rejected = 1, bytes = -bytes,"
+		  " complete_until = NULL");
+	ck_assert_int_eq(upkeep_missing(u, COLLECTOR, numbers, &n, &err), STORE_OK);
+	ck_assert_uint_eq(n, 1);
+	(void)SQL("ALTER TABLE metrics ADD CHECK (value NOT IN (50, 51))");
+	assert_put(s, 97, 3, false);
+	assert_put(s, 97, 3, true);
+	ck_assert_str_eq(SQL("SELECT count(*) || ' ' || count(DISTINCT value) FROM metrics"),
+			 "98 98");
+	ck_assert_str_eq(SQL("SELECT rows || ' ' || rejected || ' ' || bytes FROM"
+			     " metric_collectord.batches"),
+			 SQL("SELECT '97 3 %zu'", view.bytes));
+	upkeep_free(u);
+	store_close(s);
+}
+END_TEST
+
+/* Somebody else was there between two parts. */
+START_TEST(parts_of_another_are_not_counted_on)
+{
+	struct store *s = open_store();
+
+	fill_batch(7, 100);
+	assert_put(s, 100, 0, false);
+	(void)SQL("DELETE FROM metrics WHERE value >= 40;"
+		  "UPDATE metric_collectord.batches SET rows = 40, bytes = -bytes - 1");
+	assert_held(s, "23505");
+	ck_assert_str_eq(METRICS, "40");
+	store_close(s);
+}
+END_TEST
+
 /* ---- an operator must act ---- */
 
 static const struct {
@@ -536,6 +616,9 @@ add_tests(Suite *s)
 	tcase_add_test(tc, every_row_can_be_refused);
 	tcase_add_test(tc, rejected_rows_need_their_table);
 	tcase_add_test(tc, names_that_the_encoding_lacks_are_recorded);
+	tcase_add_test(tc, a_batch_that_is_too_large_is_divided);
+	tcase_add_test(tc, parts_that_are_stored_are_not_stored_again);
+	tcase_add_test(tc, parts_of_another_are_not_counted_on);
 	tcase_add_loop_test(tc, a_changed_table_is_held_and_nothing_rejected, 0, COUNT(changes));
 	tcase_add_test(tc, a_type_that_will_do_is_taken);
 	tcase_add_test(tc, stop_ends_a_put_behind_a_lock);

@@ -62,6 +62,12 @@ copy_set_tail(struct copy *c, const uint8_t *tail, size_t len, uint16_t fields)
 	c->fields = (uint16_t)(FIELDS + fields);
 }
 
+bool
+copy_begun(const struct copy *c)
+{
+	return c->stage != HEADER;
+}
+
 size_t
 copy_put_field(uint8_t *out, const void *value, uint32_t len)
 {

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -48,6 +49,9 @@ void copy_set_tail(struct copy *c, const uint8_t *tail, size_t len, uint16_t fie
 
 /* Writes a field, which takes four bytes more than its value; returns what it took. */
 size_t copy_put_field(uint8_t *out, const void *value, uint32_t len);
+
+/* Has anything been asked for? */
+bool copy_begun(const struct copy *c);
 
 /*
  * Fills buf with as much as fits, whole rows only; returns the bytes written, 0 once the

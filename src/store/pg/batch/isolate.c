@@ -8,6 +8,7 @@
 
 #include "base/crash_point.h"
 #include "log/log.h"
+#include "store/pg/batch/sieve.h"
 #include "store/pg/link/pg_error.h"
 #include "wire/bytes.h"
 #include "wire/frame.h"
@@ -28,28 +29,36 @@
 #define TAIL_FIELDS 4
 #define TAIL_MAX (4 * TAIL_FIELDS + ISOLATE_REASON_MAX + STORE_ERROR_MAX + 16 + 8)
 
+#define SHOWN_MAX 5 /* rows that are logged one by one */
+
 struct part {
 	struct isolate_rows rows;
 	bool refused; /* goes to the rejected table untried */
 };
 
+/* A row that was refused, for the log. */
+struct shown {
+	const uint8_t *frame;
+	char sqlstate[6];
+	char error[STORE_ERROR_MAX];
+};
+
 struct isolation {
 	struct pg_conn *c;
+	struct blame *blame;
 	const struct batch_view *b;
 	uint8_t tail[TAIL_MAX]; /* the fields of COPY_REJECTED behind the metric's */
 	size_t tail_len;
 	struct part stack[DEPTH_MAX];
 	size_t depth;
-	uint64_t rejected;
+	uint64_t untried;  /* rows in the rejected table that were not tried */
+	uint64_t rejected; /* those that were */
+	uint64_t stored;
+	const uint8_t *first_stored; /* frames, NULL: none */
+	const uint8_t *first_rejected;
+	struct shown shown[SHOWN_MAX];
 	struct store_error *err;
 };
-
-bool
-isolate_helps(const struct pg_conn *c, const struct store_error *err)
-{
-	return pg_error_class(err->sqlstate) == PG_ISOLATE ||
-	       (c->distributed && strcmp(err->sqlstate, "XX000") == 0);
-}
 
 /* Cuts a part of two rows or more in two; the first one is worked on first. */
 static void
@@ -131,11 +140,24 @@ hint_rejected(enum store_status st, struct store_error *err)
 			    "added to it";
 }
 
+/* Keeps what the log will say of a row. */
+static void
+show(struct isolation *i, const uint8_t *frame, const char *sqlstate, const char *error)
+{
+	struct shown *s = &i->shown[i->rejected];
+
+	if (i->rejected >= SHOWN_MAX)
+		return;
+	s->frame = frame;
+	(void)snprintf(s->sqlstate, sizeof(s->sqlstate), "%s", sqlstate);
+	(void)snprintf(s->error, sizeof(s->error), "%s", error);
+}
+
 /* Puts a single row that was refused, as err says, into the rejected table. */
 static enum store_status
-reject(struct isolation *i, const struct part *p)
+reject(struct isolation *i, const struct part *p, bool raised)
 {
-	const char *reason = pg_error_reason(i->err->sqlstate);
+	const char *reason = raised ? "trigger" : pg_error_reason(i->err->sqlstate);
 	char sqlstate[sizeof(i->err->sqlstate)];
 	struct refusal r;
 	struct frame f;
@@ -150,20 +172,25 @@ reject(struct isolation *i, const struct part *p)
 	(void)frame_read(p->rows.frames, &f);
 	memcpy(sqlstate, i->err->sqlstate, sizeof(sqlstate));
 	describe(&r, i, &f, p->rows.frames);
-	log_event_limited(LOG_WARNING, "row_rejected", "row_rejected",
-			  LOG_BYTES("metric", f.name, f.name_len), LOG_TIME("time", f.time_us),
-			  LOG_F64("value", f.value), LOG_STR("sqlstate", sqlstate),
-			  LOG_STR("error", i->err->text), LOG_U64("batch", i->b->number));
+	if (!p->refused)
+		show(i, p->rows.frames, sqlstate, i->err->text);
 	st = pg_query_params(i->c,
 			     "INSERT INTO metric_collectord.rejected"
 			     " (time, name, value, reason, sqlstate, error, collector, batch)"
 			     " VALUES ($1::timestamptz, $2, $3::float8, $4, $5, $6, $7::uuid, $8)",
 			     &params, NULL, i->err);
-	if (st == STORE_OK)
-		i->rejected++;
-	else
+	if (st != STORE_OK) {
 		hint_rejected(st, i->err);
-	return st;
+		return st;
+	}
+	if (p->refused) {
+		i->untried++;
+		return STORE_OK;
+	}
+	if (!i->first_rejected)
+		i->first_rejected = p->rows.frames;
+	i->rejected++;
+	return STORE_OK;
 }
 
 /* What the rows have in common that go to the rejected table untried. */
@@ -209,24 +236,74 @@ insert_row(struct isolation *i, const struct part *p)
 			       &params, NULL, i->err);
 }
 
-/* Copies a part to where it belongs. */
+/*
+ * Copies a part to where it belongs.  *rows_met says whether a failure came when rows were on their
+ * way: else it is none of theirs.
+ */
 static enum store_status
-copy_part(struct isolation *i, const struct part *p)
+copy_part(struct isolation *i, const struct part *p, bool *rows_met)
 {
 	enum store_status st;
 	struct copy rows;
 
+	*rows_met = true;
 	if (i->c->distributed && p->rows.rows == 1 && !p->refused)
 		return insert_row(i, p);
 	copy_init(&rows, p->rows.frames, p->rows.len);
-	if (!p->refused)
-		return pg_copy(i->c, "SAVEPOINT half; " PG_COPY, &rows, i->err);
+	if (!p->refused) {
+		st = pg_copy(i->c, "SAVEPOINT half; " PG_COPY, &rows, i->err);
+		*rows_met = copy_begun(&rows);
+		return st;
+	}
 	copy_set_tail(&rows, i->tail, i->tail_len, TAIL_FIELDS);
 	st = pg_copy(i->c, "SAVEPOINT half; " COPY_REJECTED, &rows, i->err);
-	if (st == STORE_OK)
-		i->rejected += p->rows.rows;
-	else if (pg_error_class(i->err->sqlstate) != PG_ISOLATE)
+	*rows_met = pg_error_class(i->err->sqlstate) == PG_ISOLATE;
+	if (st != STORE_OK && !*rows_met)
 		hint_rejected(st, i->err);
+	return st;
+}
+
+static enum store_status
+note_copied(struct isolation *i, const struct part *p)
+{
+	if (p->refused) {
+		i->untried += p->rows.rows;
+	} else {
+		i->stored += p->rows.rows;
+		if (!i->first_stored)
+			i->first_stored = p->rows.frames;
+	}
+	return pg_query(i->c, "RELEASE SAVEPOINT half", NULL, i->err);
+}
+
+/* Is an error that a single row meets one of Citus's nodes? */
+static bool
+is_hidden(const struct isolation *i)
+{
+	return i->c->distributed && strcmp(i->err->sqlstate, "XX000") == 0;
+}
+
+/* Copies a part; *taken says whether that was refused, which has then left nothing behind. */
+static enum store_status
+attempt(struct isolation *i, const struct part *p, bool *taken, bool *raised)
+{
+	struct store_error second;
+	enum store_status st;
+	bool rows_met;
+
+	st = copy_part(i, p, &rows_met);
+	*taken = st == STORE_OK;
+	if (*taken)
+		return note_copied(i, p);
+	*raised = blame_raised(i->c);
+	st = blame_correct(i->c, st, i->err);
+	if (st != STORE_HOLD || i->err->reconnect || !rows_met)
+		return st;
+	if (p->rows.rows == 1 && is_hidden(i))
+		return st;
+	st = pg_query(i->c, "ROLLBACK TO SAVEPOINT half; RELEASE SAVEPOINT half", NULL, &second);
+	if (st != STORE_OK)
+		*i->err = second;
 	return st;
 }
 
@@ -234,25 +311,109 @@ copy_part(struct isolation *i, const struct part *p)
 static enum store_status
 try_part(struct isolation *i, const struct part *p)
 {
-	struct store_error second;
-	enum store_status st;
+	bool taken, raised = false;
+	enum store_status st = attempt(i, p, &taken, &raised);
 
-	st = copy_part(i, p);
-	if (st == STORE_OK)
-		return pg_query(i->c, "RELEASE SAVEPOINT half", NULL, i->err);
-	if (st != STORE_HOLD || !isolate_helps(i->c, i->err))
+	if (st != STORE_OK || taken)
 		return st;
-	if (p->rows.rows == 1 && pg_error_class(i->err->sqlstate) != PG_ISOLATE)
-		return st;
-	st = pg_query(i->c, "ROLLBACK TO SAVEPOINT half; RELEASE SAVEPOINT half", NULL, &second);
-	if (st != STORE_OK) {
-		*i->err = second;
-		return st;
-	}
 	if (p->rows.rows == 1)
-		return reject(i, p);
+		return reject(i, p, raised);
 	halve(i, p);
 	return STORE_OK;
+}
+
+/* ---- the server tries ---- */
+
+/* The frame of the n-th row, from 1; NULL for 0. */
+static const uint8_t *
+frame_of(const struct batch_view *b, uint64_t n)
+{
+	const uint8_t *p = b->data;
+
+	if (n == 0 || n > b->rows)
+		return NULL;
+	while (--n > 0)
+		p += frame_size_at(p);
+	return p;
+}
+
+static enum store_status
+show_sieved(struct isolation *i)
+{
+	PGresult *r = NULL;
+	enum store_status st = sieve_show(i->c, SHOWN_MAX, &r, i->err);
+	int n, rows = st == STORE_OK && r && PQnfields(r) == 3 ? PQntuples(r) : 0;
+
+	for (n = 0; n < rows && n < SHOWN_MAX; n++) {
+		const uint8_t *frame = frame_of(i->b, strtoull(PQgetvalue(r, n, 0), NULL, 10));
+
+		if (!frame)
+			break;
+		i->rejected = (uint64_t)n;
+		show(i, frame, PQgetvalue(r, n, 1), PQgetvalue(r, n, 2));
+	}
+	PQclear(r);
+	return st;
+}
+
+/* Tries all rows; *usable is as sieve_fill() sets it. */
+static enum store_status
+sieve(struct isolation *i, bool *usable)
+{
+	struct sieve_result res = {0};
+	enum store_status st = sieve_fill(i->c, i->b, usable, i->err);
+
+	if (st != STORE_OK || !*usable)
+		return st;
+	st = sieve_run(i->c, i->b->rows, &res, i->err);
+	if (st == STORE_OK && res.refused)
+		st = show_sieved(i);
+	if (st != STORE_OK)
+		return st;
+	i->rejected = res.refused < i->b->rows ? res.refused : i->b->rows;
+	i->stored = i->b->rows - i->rejected;
+	i->first_rejected = frame_of(i->b, res.first_refused);
+	i->first_stored = frame_of(i->b, res.first_stored);
+	st = sieve_reject(i->c, i->b, i->err);
+	if (st != STORE_OK)
+		hint_rejected(st, i->err);
+	return st;
+}
+
+/* ---- all of it ---- */
+
+/* Most rows were refused: are these to blame? */
+static enum store_status
+judge(struct isolation *i, const uint8_t *frame)
+{
+	enum blame_verdict verdict = BLAME_ROWS;
+	enum store_status st =
+	    blame_judge(i->blame, i->c, frame, i->first_stored, &verdict, i->err);
+
+	return st == STORE_OK && verdict != BLAME_ROWS ? STORE_HOLD : st;
+}
+
+static enum store_status
+try_rows(struct isolation *i, bool whole_first)
+{
+	struct part all = {{i->b->data, i->b->bytes, i->b->rows}, false};
+	bool raised, done = i->b->rows == 0;
+	enum store_status st = STORE_OK;
+
+	if (whole_first && !done)
+		st = attempt(i, &all, &done, &raised);
+	if (st == STORE_OK && !done && !i->c->distributed)
+		st = sieve(i, &done);
+	if (st == STORE_OK && !done)
+		i->stack[i->depth++] = all;
+	while (st == STORE_OK && i->depth > 0) {
+		struct part p = i->stack[--i->depth];
+
+		st = try_part(i, &p);
+	}
+	if (st == STORE_OK && i->rejected > i->stored && i->first_rejected)
+		st = judge(i, i->first_rejected);
+	return st;
 }
 
 static enum store_status
@@ -264,11 +425,11 @@ commit(struct isolation *i)
 	const struct pg_params params = {.n = 3, .values = values};
 	enum store_status st;
 
-	(void)snprintf(rejected, sizeof(rejected), "%" PRIu64, i->rejected);
+	(void)snprintf(rejected, sizeof(rejected), "%" PRIu64, i->rejected + i->untried);
 	(void)snprintf(number, sizeof(number), "%" PRIu64, i->b->number);
 	st = pg_query_params(i->c,
 			     "UPDATE metric_collectord.batches"
-			     " SET rows = rows - $1::bigint, rejected = $1::bigint"
+			     " SET rows = rows - $1::bigint, rejected = rejected + $1::bigint"
 			     " WHERE collector = $2::uuid AND batch = $3::bigint",
 			     &params, NULL, err);
 	if (st == STORE_OK) {
@@ -278,11 +439,36 @@ commit(struct isolation *i)
 	return st;
 }
 
-enum store_status
-isolate(struct pg_conn *c, const struct batch_view *b, const char *settings, const char *ledger,
-	const struct isolate_refused *refused, uint64_t *rejected, struct store_error *err)
+/* The first few rows, and all of them together if there were more. */
+static void
+tell(const struct isolation *i)
 {
-	struct isolation i = {.c = c, .b = b, .err = err};
+	const struct shown *s = i->shown;
+	struct frame f;
+	uint64_t n;
+
+	for (n = 0; n < i->rejected && n < SHOWN_MAX && s[n].frame; n++) {
+		(void)frame_read(s[n].frame, &f);
+		log_event_limited(LOG_WARNING, "row_rejected", "row_rejected",
+				  LOG_BYTES("metric", f.name, f.name_len),
+				  LOG_TIME("time", f.time_us), LOG_F64("value", f.value),
+				  LOG_STR("sqlstate", s[n].sqlstate), LOG_STR("error", s[n].error),
+				  LOG_U64("batch", i->b->number));
+	}
+	if (i->rejected > SHOWN_MAX)
+		log_event_limited(LOG_WARNING, "rows_rejected", "rows_rejected",
+				  LOG_U64("batch", i->b->number), LOG_U64("rows", i->rejected),
+				  LOG_U64("stored", i->stored), LOG_STR("sqlstate", s[0].sqlstate),
+				  LOG_STR("error", s[0].error));
+}
+
+enum store_status
+isolate(struct pg_conn *c, struct blame *blame, const struct batch_view *b, const char *settings,
+	const char *ledger, const struct isolate_refused *refused, uint64_t *rejected,
+	struct store_error *err)
+{
+	struct isolation i = {.c = c, .blame = blame, .b = b, .err = err};
+	bool expected = blame_expects_table(blame, err);
 	enum store_status st;
 
 	st = pg_query(c, "BEGIN", NULL, err);
@@ -293,22 +479,20 @@ isolate(struct pg_conn *c, const struct batch_view *b, const char *settings, con
 		st = pg_query(c, "SET CONSTRAINTS ALL IMMEDIATE", NULL, err);
 	if (st == STORE_OK)
 		st = pg_query(c, ledger, NULL, err);
-	if (b->rows)
-		i.stack[i.depth++] = (struct part){{b->data, b->bytes, b->rows}, false};
+	if (st == STORE_OK && expected && b->rows)
+		st = judge(&i, b->data);
 	if (refused) {
 		describe_refused(&i, refused);
 		i.stack[i.depth++] = (struct part){refused->rows, true};
 	}
-	while (st == STORE_OK && i.depth > 0) {
-		struct part p = i.stack[--i.depth];
-
-		st = try_part(&i, &p);
-	}
+	if (st == STORE_OK)
+		st = try_rows(&i, refused != NULL);
 	if (st == STORE_OK)
 		st = commit(&i);
 	if (st == STORE_OK) {
 		crash_point("after_commit");
-		*rejected = i.rejected;
+		tell(&i);
+		*rejected = i.rejected + i.untried;
 	}
 	return st;
 }

@@ -1,18 +1,21 @@
 /*
  * isolate.h - a batch in which the database refuses some row, or we do.
  *
- * One transaction: the ledger row, then halves of the batch, each behind a
- * savepoint.  A half that is refused is halved again until single rows are left to blame,
- * which go to metric_collectord.rejected.  All the others are stored.
+ * One transaction: the ledger row, the rows, each of which is tried by itself if need be, and those
+ * that are refused, which go to metric_collectord.rejected.  The server does the trying (sieve.h);
+ * where it cannot, halves of the batch are tried from here, each behind a savepoint, until single
+ * rows are left to blame.  Where most rows are refused it is found out first whether it is they or
+ * the table (blame.h): then nothing is rejected.
  *
- * Rows that shall not be tried at all go there in the same transaction.
+ * Rows that shall not be tried at all go to the rejected table in the same transaction.
  *
  * Citus hides why a node refuses a COPY: all that comes is XX000.  A distributed batch is therefore
- * halved for that, too, and single rows are tried with INSERT, which tells.
+ * halved, and single rows are tried with INSERT, which tells.  An XX000 of one is a node's.
  */
 #pragma once
 
 #include "buffer/batch.h"
+#include "store/pg/batch/blame.h"
 #include "store/pg/link/pg_conn.h"
 
 /* Frames back to back; borrowed. */
@@ -21,9 +24,6 @@ struct isolate_rows {
 	size_t len;
 	uint64_t rows;
 };
-
-/* Does an error leave it open that some row of a COPY is to blame? */
-bool isolate_helps(const struct pg_conn *c, const struct store_error *err);
 
 /* Rows that are not tried, and why; both texts end up in the rejected table. */
 struct isolate_refused {
@@ -37,9 +37,11 @@ struct isolate_refused {
  * Stores b.  settings are statements for the start of the transaction, ledger claims the
  * ledger's row, as if all rows, those of refused among them, were stored.  refused may be NULL;
  * none of its rows is among those of b.  STORE_OK with the number of rows in the rejected table
- * (each that was tried is logged as row_rejected).  Otherwise the transaction is left
- * to be rolled back, so that pg_failed_on() still tells whether the ledger's key was the obstacle.
+ * (of those that were tried, the first few are logged as row_rejected, and all of them together as
+ * rows_rejected).  Otherwise the transaction is left to be rolled back, so that pg_failed_on()
+ * still tells whether the ledger's key was the obstacle.  A hint of err may lie in blame.
  */
-enum store_status isolate(struct pg_conn *c, const struct batch_view *b, const char *settings,
-			  const char *ledger, const struct isolate_refused *refused,
-			  uint64_t *rejected, struct store_error *err);
+enum store_status isolate(struct pg_conn *c, struct blame *blame, const struct batch_view *b,
+			  const char *settings, const char *ledger,
+			  const struct isolate_refused *refused, uint64_t *rejected,
+			  struct store_error *err);

@@ -126,7 +126,7 @@ pg_error_reason(const char *sqlstate)
 		return "constraint";
 	if (starts_with(sqlstate, "P0"))
 		return "trigger";
-	return "value";
+	return starts_with(sqlstate, "22") ? "value" : "other";
 }
 
 /* Puts s with its white space tidied; drops a newline at the end. */

@@ -2,8 +2,9 @@
  * pg_error.h - what PostgreSQL's errors mean for a batch.
  *
  * Three classes by SQLSTATE (PostgreSQL documentation, appendix A): passing troubles are tried
- * again, rows that the database refuses are isolated, everything else waits for
- * an operator.  Pure functions, no libpq.
+ * again, with data exceptions and the like some row is to blame, everything else waits for an
+ * operator.  That is all there is to go by where no rows were on their way; else isolate.h tries
+ * them, whatever the SQLSTATE.  Pure functions, no libpq.
  */
 #pragma once
 
@@ -26,7 +27,7 @@ bool pg_error_reconnect(const char *sqlstate);
 /* What the operator can do, a static string; NULL where there is nothing to say. */
 const char *pg_error_hint(const char *sqlstate);
 
-/* For the column reason of metric_collectord.rejected: "value", "constraint", "trigger". */
+/* For the column reason of metric_collectord.rejected: "value", "constraint", "trigger", "other". */
 const char *pg_error_reason(const char *sqlstate);
 
 /*

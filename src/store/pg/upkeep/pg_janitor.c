@@ -288,7 +288,8 @@ janitor_missing(struct upkeep *base, const char *collector, uint64_t *numbers, s
 	st = pg_select_params(&p->c,
 			      "SELECT n FROM pg_catalog.unnest($2::bigint[]) n WHERE NOT EXISTS"
 			      " (SELECT FROM metric_collectord.batches b"
-			      "  WHERE b.collector = $1::uuid AND b.batch = n) ORDER BY n",
+			      "  WHERE b.collector = $1::uuid AND b.batch = n AND b.bytes >= 0)"
+			      " ORDER BY n",
 			      &params, form, &r, err);
 	free(array);
 	if (st != STORE_OK)
