@@ -27,12 +27,12 @@
 #include "store/store.h"
 #include "store/stored_log.h"
 
-#define IDLE_MS 10000            /* a wait for a batch; then the connection is checked */
-#define IDLE_FAILING_MS 1000     /* the same, while the last try failed */
-#define IDLE_SUMMED_MS 1000      /* the same, while the log lacks a sum of batches */
-#define TURN_MS 100              /* by which a batch that is held lets another go first */
-#define BATCH_RETRY_MS 1000      /* a batch with a passing trouble of its own */
-#define BATCH_HOLD_MS 5000       /* a batch that waits for the operator, others do not */
+#define IDLE_MS 10000        /* a wait for a batch; then the connection is checked */
+#define IDLE_FAILING_MS 1000 /* the same, while the last try failed */
+#define IDLE_SUMMED_MS 1000  /* the same, while the log lacks a sum of batches */
+#define TURN_MS 100          /* by which a batch that is held lets another go first */
+#define BATCH_RETRY_MS 1000  /* a batch with a passing trouble of its own */
+#define BATCH_HOLD_MS 5000   /* a batch that waits for the operator, others do not */
 
 struct writer {
 	struct writers *pool;

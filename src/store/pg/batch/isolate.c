@@ -342,7 +342,7 @@ show_sieved(struct isolation *i)
 {
 	PGresult *r = NULL;
 	enum store_status st = sieve_show(i->c, SHOWN_MAX, &r, i->err);
-	int n, rows = st == STORE_OK && r && PQnfields(r) == 3 ? PQntuples(r) : 0;
+	int n, rows = st == STORE_OK ? PQntuples(r) : 0;
 
 	for (n = 0; n < rows && n < SHOWN_MAX; n++) {
 		const uint8_t *frame = frame_of(i->b, strtoull(PQgetvalue(r, n, 0), NULL, 10));

@@ -156,9 +156,9 @@ static enum store_status
 ask_usable(struct pg_conn *c, bool *ret, struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(c, usable_sql, &r, err);
+	enum store_status st = pg_select(c, usable_sql, PG_ROW(1), &r, err);
 
-	*ret = st == STORE_OK && r && PQntuples(r) == 1 && *PQgetvalue(r, 0, 0) == 'f';
+	*ret = st == STORE_OK && *PQgetvalue(r, 0, 0) == 'f';
 	PQclear(r);
 	return st;
 }
@@ -183,10 +183,8 @@ static enum store_status
 read_result(struct pg_conn *c, struct sieve_result *ret, struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(c, result_sql, &r, err);
+	enum store_status st = pg_select(c, result_sql, PG_ROW(3), &r, err);
 
-	if (st == STORE_OK && (!r || PQntuples(r) != 1 || PQnfields(r) != 3))
-		st = pg_fail(err, "the server's answer has another shape");
 	if (st == STORE_OK)
 		*ret = (struct sieve_result){strtoull(PQgetvalue(r, 0, 0), NULL, 10),
 					     strtoull(PQgetvalue(r, 0, 1), NULL, 10),
@@ -200,10 +198,8 @@ static enum store_status
 run_turn(struct pg_conn *c, uint64_t *next, struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query(c, run_sql, &r, err);
+	enum store_status st = pg_select(c, run_sql, PG_ROW(1), &r, err);
 
-	if (st == STORE_OK && (!r || PQntuples(r) != 1 || PQnfields(r) != 1))
-		st = pg_fail(err, "the server's answer has another shape");
 	if (st == STORE_OK)
 		*next = strtoull(PQgetvalue(r, 0, 0), NULL, 10);
 	PQclear(r);
@@ -263,5 +259,5 @@ sieve_show(struct pg_conn *c, unsigned max, PGresult **ret, struct store_error *
 
 	(void)snprintf(sql, sizeof(sql),
 		       "SELECT n, state, error FROM " REFUSED " ORDER BY n LIMIT %u", max);
-	return pg_query(c, sql, ret, err);
+	return pg_select(c, sql, PG_ROWS(3), ret, err);
 }
