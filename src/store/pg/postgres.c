@@ -21,13 +21,14 @@
 #include "store/pg/link/pg_conn.h"
 #include "store/pg/link/pg_error.h"
 #include "store/pg/link/pg_server.h"
+#include "store/pg/link/pg_session.h"
 #include "store/pg/setup/pg_citus.h"
 #include "store/pg/setup/pg_columns.h"
 #include "store/pg/setup/pg_lock.h"
 #include "store/pg/setup/pg_migrate.h"
 #include "store/pg/setup/pg_timescaledb.h"
 
-#define SETTINGS_MAX (PG_SERVER_MAX + PG_GUARD_MAX + 512)
+#define SETTINGS_MAX (PG_SERVER_MAX + PG_GUARD_MAX + 256)
 #define LEDGER_MAX 512
 
 #define LOOK_MS 60000 /* operators add indexes and triggers */
@@ -57,7 +58,6 @@ read_columns(struct postgres *p, struct store_error *err)
 
 	if (st == STORE_OK)
 		(void)snprintf(p->settings, sizeof(p->settings),
-			       "SET LOCAL lock_timeout = '10s';" PG_NO_STATEMENT_TIMEOUT
 			       "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)"
 			       " WHERE pg_catalog.current_setting('synchronous_commit') = 'off';"
 			       "%s%s",
@@ -146,9 +146,9 @@ assert_uuid(const char *collector)
 	assert(strspn(collector, "0123456789abcdefABCDEF-") == strlen(collector));
 }
 
-/* The statement that claims the ledger's row. */
+/* The statement that claims the ledger's row.  The promise is by the server's clock; 0: there is none. */
 static void
-ledger_sql(char sql[LEDGER_MAX], const struct batch_view *b)
+ledger_sql(char sql[LEDGER_MAX], const struct batch_view *b, uint64_t complete_until_us)
 {
 	char min[TEXT_VALUE_MAX], max[TEXT_VALUE_MAX], time[TEXT_VALUE_MAX];
 	char until[TEXT_VALUE_MAX + 2] = "NULL";
@@ -156,8 +156,8 @@ ledger_sql(char sql[LEDGER_MAX], const struct batch_view *b)
 	assert_uuid(b->collector);
 	(void)text_time(min, b->min_us);
 	(void)text_time(max, b->max_us);
-	(void)text_time(time, b->complete_until_us);
-	if (b->complete_until_us)
+	(void)text_time(time, complete_until_us);
+	if (complete_until_us)
 		(void)snprintf(until, sizeof(until), "'%s'", time);
 	(void)snprintf(sql, LEDGER_MAX,
 		       "INSERT INTO metric_collectord.batches"
@@ -188,15 +188,17 @@ static enum store_status
 put_whole(struct postgres *p, const struct pg_shape *shape, const char *ledger,
 	  struct store_error *err)
 {
-	char sql[SETTINGS_MAX + sizeof(PG_SHAPE_DIRECT) + LEDGER_MAX + sizeof(PG_COPY) + 32];
 	enum store_status st;
 	struct copy rows;
+	char *sql;
 
-	(void)snprintf(sql, sizeof(sql), "BEGIN;%s;%s;%s;%s;COMMIT", p->settings,
-		       shape->direct ? PG_SHAPE_DIRECT : "", ledger, PG_COPY);
+	if (asprintf(&sql, "%s%s;%s;%s;%s;COMMIT", p->c.begin, p->settings,
+		     shape->direct ? PG_SHAPE_DIRECT : "", ledger, PG_COPY) < 0)
+		return pg_fail(err, "out of memory");
 	pg_shape_copy(shape, &rows);
 	crash_point("before_ledger_insert");
 	st = pg_copy(&p->c, sql, &rows, err);
+	free(sql);
 	if (st == STORE_OK)
 		crash_point("after_commit");
 	else
@@ -323,16 +325,19 @@ postgres_put(struct store *store, const struct batch_view *b, struct store_resul
 {
 	struct postgres *p = (struct postgres *)store;
 	struct pg_shape shape;
-	uint64_t rejected = 0;
+	uint64_t rejected = 0, complete_until_us;
 	char ledger[LEDGER_MAX];
 	enum store_status st;
 
-	ledger_sql(ledger, b);
 	if (clock_ms() >= p->look_at_ms) {
 		st = look(p, err);
 		if (st != STORE_OK)
 			return st;
 	}
+	st = pg_instant(&p->c, b->complete_until_us, &complete_until_us, err);
+	if (st != STORE_OK)
+		return st;
+	ledger_sql(ledger, b, complete_until_us);
 	st = pg_shape(&p->shaper, &p->c, b, &shape, err);
 	if (st == STORE_OK)
 		st = put_shaped(p, &shape, ledger, &rejected, err);
@@ -359,9 +364,8 @@ postgres_check(struct store *store, struct store_error *err)
 	enum store_status st;
 
 	(void)snprintf(sql, sizeof(sql),
-		       "BEGIN;%s;SELECT FROM metric_collectord.batches LIMIT 0;ROLLBACK",
-		       p->settings);
-	st = pg_query(&p->c, sql, NULL, err);
+		       "%s;SELECT FROM metric_collectord.batches LIMIT 0;ROLLBACK", p->settings);
+	st = pg_begin(&p->c, sql, err);
 	if (st != STORE_OK) {
 		pg_rollback(&p->c, err);
 		return st;

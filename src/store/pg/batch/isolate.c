@@ -285,9 +285,7 @@ isolate(struct pg_conn *c, const struct batch_view *b, const char *settings, con
 	struct isolation i = {.c = c, .b = b, .err = err};
 	enum store_status st;
 
-	st = pg_query(c, "BEGIN", NULL, err);
-	if (st == STORE_OK)
-		st = pg_query(c, settings, NULL, err);
+	st = pg_begin(c, settings, err);
 	/* a deferred constraint shall refuse rows here, not the whole at COMMIT */
 	if (st == STORE_OK)
 		st = pg_query(c, "SET CONSTRAINTS ALL IMMEDIATE", NULL, err);

@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/crash_point.h"
 #include "store/pg/link/pg_error.h"
+#include "store/pg/link/pg_session.h"
 #include "store/pg/link/wait.h"
 
 #define COPY_PIECE (256u << 10)
@@ -27,6 +29,7 @@ pg_close(struct pg_conn *c)
 	c->pg = NULL;
 	free(c->buf);
 	c->buf = NULL;
+	pg_session_done(c);
 }
 
 static enum store_status
@@ -193,22 +196,83 @@ begin(struct pg_conn *c, int sent, struct store_error *err)
 }
 
 enum store_status
-pg_query(struct pg_conn *c, const char *sql, PGresult **ret, struct store_error *err)
+pg_query_bare(struct pg_conn *c, const char *sql, PGresult **ret, struct store_error *err)
 {
 	enum store_status st = begin(c, PQsendQuery(c->pg, sql), err);
 
 	return st == STORE_OK ? collect(c, ret, err) : st;
 }
 
+/* Runs both in one message. */
+static enum store_status
+query_two(struct pg_conn *c, const char *first, const char *then, PGresult **ret,
+	  struct store_error *err)
+{
+	enum store_status st;
+	char *sql;
+
+	if (asprintf(&sql, "%s%s", first, then) < 0)
+		return pg_fail(err, "out of memory");
+	st = pg_query_bare(c, sql, ret, err);
+	free(sql);
+	return st;
+}
+
+static bool
+is_idle(const struct pg_conn *c)
+{
+	return PQtransactionStatus(c->pg) == PQTRANS_IDLE;
+}
+
 enum store_status
-pg_query_params(struct pg_conn *c, const char *sql, const struct pg_params *p, PGresult **ret,
-		struct store_error *err)
+pg_query(struct pg_conn *c, const char *sql, PGresult **ret, struct store_error *err)
+{
+	return query_two(c, is_idle(c) && c->prefix ? c->prefix : "", sql, ret, err);
+}
+
+enum store_status
+pg_begin(struct pg_conn *c, const char *more, struct store_error *err)
+{
+	return query_two(c, c->begin ? c->begin : "BEGIN;", more, NULL, err);
+}
+
+static enum store_status
+send_params(struct pg_conn *c, const char *sql, const struct pg_params *p, PGresult **ret,
+	    struct store_error *err)
 {
 	enum store_status st = begin(
 	    c, PQsendQueryParams(c->pg, sql, p->n, NULL, p->values, p->lengths, p->formats, 0),
 	    err);
 
 	return st == STORE_OK ? collect(c, ret, err) : st;
+}
+
+/* A message with parameters holds one statement only. */
+static enum store_status
+send_alone(struct pg_conn *c, const char *sql, const struct pg_params *p, PGresult **ret,
+	   struct store_error *err)
+{
+	PGresult *rows = NULL;
+	enum store_status st = pg_begin(c, "", err);
+
+	if (st == STORE_OK)
+		st = send_params(c, sql, p, &rows, err);
+	if (st == STORE_OK)
+		st = pg_query_bare(c, "COMMIT", NULL, err);
+	else
+		pg_rollback(c, err);
+	if (st == STORE_OK && ret)
+		*ret = rows;
+	else
+		PQclear(rows);
+	return st;
+}
+
+enum store_status
+pg_query_params(struct pg_conn *c, const char *sql, const struct pg_params *p, PGresult **ret,
+		struct store_error *err)
+{
+	return is_idle(c) ? send_alone(c, sql, p, ret, err) : send_params(c, sql, p, ret, err);
 }
 
 void
@@ -220,7 +284,7 @@ pg_rollback(struct pg_conn *c, struct store_error *err)
 	if (err->reconnect || PQtransactionStatus(c->pg) == PQTRANS_IDLE)
 		return;
 	c->failure = NULL;
-	if (pg_query(c, "ROLLBACK", NULL, &second) != STORE_OK)
+	if (pg_query_bare(c, "ROLLBACK", NULL, &second) != STORE_OK)
 		err->reconnect = true;
 	PQclear(c->failure);
 	c->failure = failure;

@@ -26,13 +26,25 @@
 #define PG_STALL_MS 60000                        /* without a byte: the peer counts as dead */
 #define PG_DDL_STALL_MS (UINT64_C(24) * 3600000) /* a large table takes its time */
 
+/* The server's clock, read once: pg_session.h. */
+struct pg_clock {
+	uint64_t server_us; /* what it said; 0 = it was not asked */
+	uint64_t mono_us;   /* our clocks, right after the answer */
+	uint64_t real_us;
+};
+
 struct pg_conn {
 	PGconn *pg;
 	int stop_fd;       /* borrowed */
 	uint64_t stall_ms; /* how long a wait may last without a byte */
 	PGresult *failure; /* of the last statement that the server refused; NULL: none */
 	uint8_t *buf;      /* for pg_copy() */
-	bool distributed;  /* metrics is, by Citus (pg_citus.h); set by who has asked */
+	char *home;        /* the schema of metrics, quoted; these five are pg_session.h's */
+	char *begin;       /* SQL that begins a transaction, ends with ';' */
+	char *prefix;      /* ... that one statement or message needs before it, likewise */
+	bool read_write;   /* the role's default is to read only; we write */
+	struct pg_clock clock;
+	bool distributed; /* metrics is, by Citus (pg_citus.h); set by who has asked */
 };
 
 /*
@@ -57,14 +69,24 @@ enum store_status pg_wait(const struct pg_conn *c, short events, uint64_t deadli
 enum store_status pg_sleep(const struct pg_conn *c, uint64_t ms, struct store_error *err);
 
 /*
- * Runs one simple-query message.  All its results are awaited; ret (may be NULL)
+ * Runs one simple-query message, after c->prefix where no transaction is open.  All its results are awaited; ret (may be NULL)
  * gets the last one that holds rows, or NULL, to be given to PQclear().  The first error is what
  * counts.
  */
 enum store_status pg_query(struct pg_conn *c, const char *sql, PGresult **ret,
 			   struct store_error *err);
 
-/* The same with parameters (all text, unless formats says 1) and one statement. */
+/* The same without a prefix: for statements that begin a transaction, or must not be in one. */
+enum store_status pg_query_bare(struct pg_conn *c, const char *sql, PGresult **ret,
+				struct store_error *err);
+
+/* Begins a transaction, and runs what more there is (may be "") in the same message. */
+enum store_status pg_begin(struct pg_conn *c, const char *more, struct store_error *err);
+
+/*
+ * The same with parameters (all text, unless formats says 1) and one statement.  Where no
+ * transaction is open, it gets one of its own.
+ */
 struct pg_params {
 	int n;
 	const char *const *values;

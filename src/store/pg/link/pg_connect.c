@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "store/pg/link/pg_error.h"
 #include "store/pg/link/pg_hosts.h"
+#include "store/pg/link/pg_session.h"
 #include "store/pg/link/resolve.h"
 
 /* One search for a server. */
@@ -131,6 +132,8 @@ try_address(struct search *s, const struct pg_host *host, const char *addr)
 		(void)PQsetErrorVerbosity(s->c->pg, PQERRORS_DEFAULT);
 		st = check_kind(s);
 	}
+	if (st == STORE_OK)
+		st = pg_session(s->c, s->err);
 	if (st != STORE_OK)
 		pg_close(s->c);
 	return st;
@@ -233,6 +236,8 @@ pg_connect(struct pg_conn *c, const struct conf *conf, const char *dbname, char 
 	c->pg = NULL;
 	c->failure = NULL;
 	c->buf = NULL;
+	c->home = c->begin = c->prefix = NULL;
+	c->clock = (struct pg_clock){.server_us = 0};
 	c->stall_ms = PG_STALL_MS;
 	r = pg_hosts_init(&s.hosts, conf->database.uri);
 	if (r == -EINVAL) {

@@ -11,14 +11,13 @@ pg_lock_begin(struct pg_conn *c, uint64_t wait_ms, struct store_error *err)
 {
 	char sql[384];
 
-	/* READ COMMITTED: what follows must see what the last holder of the lock did */
 	(void)snprintf(sql, sizeof(sql),
-		       "BEGIN ISOLATION LEVEL READ COMMITTED;" PG_NO_STATEMENT_TIMEOUT
 		       "SET LOCAL lock_timeout = %" PRIu64 ";"
 		       "SELECT pg_catalog.pg_advisory_xact_lock(" LOCK_KEY ");"
 		       "SET LOCAL lock_timeout = %d",
 		       wait_ms, wait_ms == PG_LOCK_NO_LIMIT ? 0 : PG_LOCK_TABLE_MS);
-	return pg_query(c, sql, NULL, err);
+	/* it is READ COMMITTED: what follows must see what the last holder of the lock did */
+	return pg_begin(c, sql, err);
 }
 
 enum store_status

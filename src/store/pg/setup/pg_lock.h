@@ -9,12 +9,6 @@
 
 #include "store/pg/link/pg_conn.h"
 
-/*
- * For the beginning of a transaction.  Set for the database or the role, a limit is meant for
- * readers: it would keep a large batch out for ever.
- */
-#define PG_NO_STATEMENT_TIMEOUT "SET LOCAL statement_timeout = 0;"
-
 #define PG_LOCK_NO_LIMIT 0
 
 /*

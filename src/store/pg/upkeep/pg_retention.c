@@ -15,7 +15,6 @@ drop_chunks(struct pg_conn *c, const struct conf *conf, const char *schema, stru
 
 	pg_interval(after, conf->table.retention_us);
 	(void)snprintf(sql, sizeof(sql),
-		       PG_NO_STATEMENT_TIMEOUT
 		       "SET LOCAL lock_timeout = %d;"
 		       "SELECT %s.drop_chunks('metrics', older_than => interval '%s')",
 		       PG_LOCK_TABLE_MS, schema, after);
