@@ -529,25 +529,48 @@ command_repair(struct tool *t, char **argv)
 	return status;
 }
 
+/* ---- forget-database ---- */
+
+/* A daemon that holds for another database looks again at each of its tries. */
+static int
+command_forget_database(struct tool *t, char **argv)
+{
+	char path[PATH_MAX_TEXT];
+
+	(void)argv;
+	(void)snprintf(path, sizeof(path), "%s/" SPOOL_DATABASE, t->dir);
+	if (unlink(path) == 0)
+		(void)printf(
+		    "%s: the database that the collector meets next is the one that is meant\n",
+		    t->dir);
+	else if (errno == ENOENT)
+		(void)printf("%s: no database is remembered\n", t->dir);
+	else
+		return fail("cannot be removed", path);
+	return EXIT_SUCCESS;
+}
+
 /* ---- options ---- */
 
 static void
 usage(FILE *out)
 {
-	(void)fputs("Usage: metric-spool [-c FILE | -d DIR] COMMAND\n"
-		    "\n"
-		    "  status [-j]           what the spool holds; also while the daemon runs\n"
-		    "  check                 verifies every block\n"
-		    "  cat [-r] [-a] [N...]  the metrics as JSON lines, or as raw frames (-r)\n"
-		    "  repair [--apply]      shows what it would do about damage, or does it\n"
-		    "  export [-a] FILE      writes all metrics as frames, to be sent with nc\n"
-		    "\n"
-		    "  -c FILE  the daemon's configuration, which names the spool\n"
-		    "  -d DIR   the spool\n"
-		    "  -a       batches that are stored and kept, too\n"
-		    "  -V, -h   version, this text\n"
-		    "See metric-spool(8).\n",
-		    out);
+	(void)fputs(
+	    "Usage: metric-spool [-c FILE | -d DIR] COMMAND\n"
+	    "\n"
+	    "  status [-j]           what the spool holds; also while the daemon runs\n"
+	    "  check                 verifies every block\n"
+	    "  cat [-r] [-a] [N...]  the metrics as JSON lines, or as raw frames (-r)\n"
+	    "  repair [--apply]      shows what it would do about damage, or does it\n"
+	    "  export [-a] FILE      writes all metrics as frames, to be sent with nc\n"
+	    "  forget-database       stores in another database than before; also while it runs\n"
+	    "\n"
+	    "  -c FILE  the daemon's configuration, which names the spool\n"
+	    "  -d DIR   the spool\n"
+	    "  -a       batches that are stored and kept, too\n"
+	    "  -V, -h   version, this text\n"
+	    "See metric-spool(8).\n",
+	    out);
 }
 
 static void
@@ -564,9 +587,12 @@ static const struct command {
 	int min_args;
 	bool live; /* also while a daemon uses the spool */
 } commands[] = {
-    {"status", command_status, 0, 0, true},  {"check", command_check, 0, 0, false},
-    {"cat", emit_all, INT_MAX, 0, false},    {"repair", command_repair, 0, 0, false},
+    {"status", command_status, 0, 0, true},
+    {"check", command_check, 0, 0, false},
+    {"cat", emit_all, INT_MAX, 0, false},
+    {"repair", command_repair, 0, 0, false},
     {"export", command_export, 1, 1, false},
+    {"forget-database", command_forget_database, 0, 0, true},
 };
 
 static const struct command *

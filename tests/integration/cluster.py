@@ -387,6 +387,22 @@ class Cluster:
         return database
 
 
+    def rename_in_use(self, name, to):
+        """Again where somebody was quick to come back."""
+
+        def renamed():
+            self.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            )
+            try:
+                self.execute(f'ALTER DATABASE "{name}" RENAME TO "{to}"')
+                return True
+            except psycopg2.errors.ObjectInUse:
+                return False
+
+        wait_until(renamed, 30, f"{name} is renamed")
+
+
 class Standby(Cluster):
     """A streaming copy of a primary that runs."""
 

@@ -207,5 +207,9 @@ bool queue_passed(struct queue *q, struct queue_mark *m);
 
 size_t queue_requeue(struct queue *q, const uint64_t *numbers, size_t n);
 
+/* See spool_database_get(); without a spool nothing is remembered.  May wait for the disk. */
+int queue_database_get(struct queue *q, char text[SPOOL_DATABASE_MAX]);
+int queue_database_put(struct queue *q, const char *text);
+
 /* The server lacks none of the kept ones: from here on those whose time is over may go. */
 void queue_compared(struct queue *q);

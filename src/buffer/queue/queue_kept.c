@@ -1,4 +1,5 @@
 /* queue_kept.c - stored batches that buffer.keep keeps, and that a server may turn out to lack. */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "buffer/queue/queue_internal.h"
@@ -74,6 +75,18 @@ queue_requeue(struct queue *q, const uint64_t *numbers, size_t n)
 		return n;
 	undo_unkeeping(q, n); /* memory is short: the next start finds their files */
 	return 0;
+}
+
+int
+queue_database_get(struct queue *q, char text[SPOOL_DATABASE_MAX])
+{
+	return q->spool ? spool_database_get(q->spool, text) : -ENOENT;
+}
+
+int
+queue_database_put(struct queue *q, const char *text)
+{
+	return q->spool ? spool_database_put(q->spool, text) : 0;
 }
 
 void

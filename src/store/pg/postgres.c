@@ -90,6 +90,8 @@ prepare(struct postgres *p, struct store_error *err)
 	if (st == STORE_OK)
 		st = pg_server_know(&p->c, p->conf, &p->server, err);
 	if (st == STORE_OK)
+		st = pg_server_database(&p->c, p->conf, p->base.database, err);
+	if (st == STORE_OK)
 		st = read_columns(p, err);
 	if (st == STORE_OK)
 		st = pg_citus_look(&p->c, p->conf, citus, err);

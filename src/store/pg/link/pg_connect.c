@@ -83,8 +83,12 @@ follow(struct search *s)
 static enum store_status
 check_kind(struct search *s)
 {
-	static const char sql[] = "SELECT pg_catalog.current_setting('transaction_read_only'),"
-				  " pg_catalog.pg_is_in_recovery()";
+	static const char sql[] =
+	    "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_settings"
+	    "  WHERE name = 'default_transaction_read_only'"
+	    "  AND source IN ('user', 'database user')) THEN 'off'" /* see pg_session() */
+	    " ELSE pg_catalog.current_setting('transaction_read_only') END,"
+	    " pg_catalog.pg_is_in_recovery()";
 	enum store_status st;
 	PGresult *r = NULL;
 	bool good;

@@ -56,6 +56,8 @@ connect_or_create(struct pg_janitor *p, struct store_error *err)
 
 	if (st != STORE_HOLD || strcmp(err->sqlstate, "3D000") != 0 || !p->conf->database.create)
 		return st;
+	if (*p->base.known && pg_server_is_way(p->conf, p->base.known))
+		return st;
 	st = pg_database_create(p->c.stop_fd, p->conf, missing, err);
 	return st == STORE_OK ? pg_connect(&p->c, p->conf, NULL, missing, err) : st;
 }
@@ -94,6 +96,8 @@ janitor_connect(struct upkeep *base, struct store_error *err)
 		st = pg_server_check(&p->c, err);
 	if (st == STORE_OK)
 		st = pg_server_know(&p->c, p->conf, &p->server, err);
+	if (st == STORE_OK)
+		st = pg_server_database(&p->c, p->conf, p->base.database, err);
 	if (st == STORE_OK)
 		st = pg_citus_distributed(&p->c, &p->c.distributed, err);
 	return st == STORE_OK ? compare_clocks(p, err) : st;
