@@ -229,6 +229,8 @@ connect_known(struct janitor *j, struct store_error *err)
 	if (store_database_differs(j->known, upkeep_database(j->upkeep)))
 		return other_database(err, "this is not the database in which this collector has "
 					   "stored: that was renamed, made anew, or restored");
+	if (upkeep_now_us(j->upkeep))
+		queue_set_clock(j->queue, upkeep_now_us(j->upkeep));
 	(void)pthread_mutex_lock(&j->mutex);
 	(void)snprintf(j->met, sizeof(j->met), "%s", upkeep_database(j->upkeep));
 	(void)pthread_mutex_unlock(&j->mutex);

@@ -109,6 +109,12 @@ upkeep_database(const struct upkeep *u)
 	return u->database;
 }
 
+uint64_t
+upkeep_now_us(const struct upkeep *u)
+{
+	return u->now_us;
+}
+
 void
 upkeep_expect(struct upkeep *u, const char *known)
 {

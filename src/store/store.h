@@ -94,6 +94,9 @@ void upkeep_disconnect(struct upkeep *u);
 #define STORE_DATABASE_MAX SPOOL_DATABASE_MAX
 const char *upkeep_database(const struct upkeep *u);
 
+/* The real time by its clock, when upkeep_connect() returned; 0 where it has none but ours. */
+uint64_t upkeep_now_us(const struct upkeep *u);
+
 /*
  * The one in which batches were stored before ("" = in none): reached in the same way, it is not
  * made where it is missing.
@@ -185,6 +188,7 @@ struct upkeep {
 	const struct upkeep_ops *ops;
 	char database[STORE_DATABASE_MAX];
 	char known[STORE_DATABASE_MAX];
+	uint64_t now_us;
 };
 
 extern const struct store_ops postgres_store_ops;

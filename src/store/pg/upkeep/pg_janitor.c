@@ -66,8 +66,7 @@ connect_or_create(struct pg_janitor *p, struct store_error *err)
 static enum store_status
 compare_clocks(struct pg_janitor *p, struct store_error *err)
 {
-	uint64_t now_us;
-	enum store_status st = pg_now(&p->c, &now_us, err);
+	enum store_status st = pg_now(&p->c, &p->base.now_us, err);
 	int64_t us = pg_clock_ahead_us(&p->c), moved = us - p->differs_us;
 
 	if (st != STORE_OK)
