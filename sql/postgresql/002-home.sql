@@ -1,5 +1,12 @@
 -- Where metrics is; and what must hold whatever others set: any search_path, any publication.
 
+CREATE TABLE IF NOT EXISTS metric_collectord.home (
+	schema   text        NOT NULL, -- of metrics, quoted
+	found_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT home_pkey PRIMARY KEY (schema)
+);
+COMMENT ON TABLE metric_collectord.home IS 'the schema of metrics';
+
 -- A publication for all tables lets nobody delete from one that has no key.
 DO $$
 BEGIN
@@ -37,8 +44,8 @@ RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET check_function_bodies = off SET client_min_messages = warning
 AS $$
 BEGIN
-	INSERT INTO metric_collectord.policies (policy, value) VALUES ('table', home)
-		ON CONFLICT (policy) DO UPDATE SET value = excluded.value, applied_at = now();
+	DELETE FROM metric_collectord.home;
+	INSERT INTO metric_collectord.home (schema) VALUES (home);
 	IF NOT EXISTS (SELECT FROM metric_collectord.policies WHERE policy = 'distributed') THEN
 		-- The last value of each metric: from name to name along the index, and the newest row
 		-- of each.  A function, because a view would depend on the table, which then could not

@@ -459,7 +459,7 @@ START_TEST(printed_ranges)
 	}
 	ck_assert_int_eq(fclose(out), 0);
 	ck_assert_uint_eq(keys, COUNT(others));
-	ck_assert_uint_eq(ranges, 18);
+	ck_assert_uint_eq(ranges, 19);
 }
 END_TEST
 

@@ -22,7 +22,7 @@ static const char facts_sql[] =
     "  WHERE name = 'default_transaction_read_only') AND NOT pg_catalog.pg_is_in_recovery(),"
     " EXISTS (SELECT FROM pg_catalog.pg_class c"
     "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-    "  WHERE n.nspname = 'metric_collectord' AND c.relname = 'policies'"
+    "  WHERE n.nspname = 'metric_collectord' AND c.relname = 'home'"
     "  AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
     "  AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))";
 
@@ -52,8 +52,8 @@ static const char facts_sql[] =
 	" SELECT pg_catalog.quote_ident(nspname) FROM home ORDER BY choice, place LIMIT 1"
 
 static const char known_sql[] =
-    "SELECT n.oid, n.nspname FROM pg_catalog.pg_namespace n JOIN metric_collectord.policies p"
-    " ON p.value = pg_catalog.quote_ident(n.nspname) WHERE p.policy = 'table'";
+    "SELECT n.oid, n.nspname FROM pg_catalog.pg_namespace n JOIN metric_collectord.home h"
+    " ON h.schema = pg_catalog.quote_ident(n.nspname)";
 static const char unknown_sql[] = "SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE false";
 
 /* The first one first: the others shall have the time. */

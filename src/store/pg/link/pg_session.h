@@ -11,7 +11,7 @@
  * of ours has a backslash in it.
  *
  * Where search_path leads to is also where metrics is looked for, but only as long as it is not
- * known: the schema that it was found or made in is recorded in metric_collectord.policies, and
+ * known: the schema that it was found or made in is recorded in metric_collectord.home, and
  * from then on comes first in the search_path of our transactions.
  */
 #pragma once

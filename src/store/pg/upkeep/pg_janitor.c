@@ -159,8 +159,7 @@ follow_table(struct pg_janitor *p, struct store_error *err)
 	values[0] = p->c.home;
 	st = pg_query_params(&p->c,
 			     "SELECT metric_collectord.follow_metrics($1) WHERE NOT EXISTS"
-			     " (SELECT FROM metric_collectord.policies"
-			     "  WHERE policy = 'table' AND value = $1)",
+			     " (SELECT FROM metric_collectord.home WHERE schema = $1)",
 			     &params, NULL, err);
 	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
 		return st;
