@@ -20,7 +20,7 @@ DAY = 86400
 def pytest_collection_modifyitems(items):
     if hostile.clock() is None:
         return
-    skip = pytest.mark.skip(reason="skipped: it needs a table that nobody has changed")
+    skip = pytest.mark.skip(reason="skipped: it needs a database that nobody has changed")
     for item in items:
         if item.get_closest_marker("tidy"):
             item.add_marker(skip)

@@ -17,8 +17,8 @@
  * server that is set so was set so by who has a reason, and a standby cannot do otherwise.
  */
 static const char facts_sql[] =
-    "SELECT pg_catalog.current_setting('search_path'),"
-    " (SELECT setting = 'on' AND source IN ('user', 'database user') FROM pg_catalog.pg_settings"
+    "SELECT (SELECT setting = 'on' AND source IN ('user', 'database user') FROM "
+    "pg_catalog.pg_settings"
     "  WHERE name = 'default_transaction_read_only') AND NOT pg_catalog.pg_is_in_recovery(),"
     " EXISTS (SELECT FROM pg_catalog.pg_class c"
     "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -27,7 +27,9 @@ static const char facts_sql[] =
     "  AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))";
 
 /*
- * The schema of metrics.  Where it was before; where search_path leads to a table with our columns;
+ * The schema of metrics, and the rest of search_path: without the schemas of other tables of that
+ * name, which are not meant when ours is gone, and without pg_catalog, which comes first by itself.
+ * Where it was before; where search_path leads to a table with our columns;
  * where it was before and is no longer; where there is room for one of that name; and if there is
  * none, what search_path begins with, for the error.
  */
@@ -49,7 +51,12 @@ static const char facts_sql[] =
 	"    WHERE c.relnamespace = p.oid AND c.relname = 'metrics')"                              \
 	"   AND pg_catalog.has_schema_privilege(p.oid, 'CREATE')"                                  \
 	"  UNION ALL SELECT p.nspname, 5, p.place FROM path p)"                                    \
-	" SELECT pg_catalog.quote_ident(nspname) FROM home ORDER BY choice, place LIMIT 1"
+	" SELECT pg_catalog.quote_ident(nspname), (SELECT COALESCE("                               \
+	"   pg_catalog.string_agg(pg_catalog.quote_ident(p.nspname), ', ' ORDER BY p.place), '')"  \
+	"  FROM path p WHERE p.nspname <> 'pg_catalog' AND NOT EXISTS"                             \
+	"   (SELECT FROM pg_catalog.pg_class c"                                                    \
+	"    WHERE c.relnamespace = p.oid AND c.relname = 'metrics'))"                             \
+	" FROM home ORDER BY choice, place LIMIT 1"
 
 static const char known_sql[] =
     "SELECT n.oid, n.nspname FROM pg_catalog.pg_namespace n JOIN metric_collectord.home h"
@@ -79,21 +86,12 @@ pg_session_done(struct pg_conn *c)
 	c->clock.server_us = 0;
 }
 
-/*
- * One that names pg_catalog itself asks for other functions before the server's own: not for us.
- */
-static const char *
-rest_of_path(const char *path)
-{
-	return *path && !strstr(path, "pg_catalog") ? path : NULL;
-}
-
 /* What every transaction of this connection begins with. */
 static enum store_status
-compose(struct pg_conn *c, const char *path, struct store_error *err)
+compose(struct pg_conn *c, const char *rest, struct store_error *err)
 {
 	static const char mode[] = "ISOLATION LEVEL READ COMMITTED";
-	const char *rest = rest_of_path(path), *writes = c->read_write ? ", READ WRITE" : "";
+	const char *writes = c->read_write ? ", READ WRITE" : "";
 	const char *limit =
 	    PQserverVersion(c->pg) >= 170000 ? "SET LOCAL transaction_timeout = 0;" : "";
 	char *settings = NULL;
@@ -104,7 +102,7 @@ compose(struct pg_conn *c, const char *path, struct store_error *err)
 	c->begin = c->prefix = NULL;
 	if (c->home)
 		n = asprintf(&settings, SETTINGS "%sSET LOCAL search_path = %s%s%s;", limit,
-			     c->home, rest ? ", " : "", rest ? rest : "");
+			     c->home, *rest ? ", " : "", rest);
 	else
 		n = asprintf(&settings, SETTINGS "%s", limit);
 	if (n < 0)
@@ -121,22 +119,26 @@ compose(struct pg_conn *c, const char *path, struct store_error *err)
 	return r < 0 ? pg_fail(err, "out of memory") : STORE_OK;
 }
 
+/* Reads c->home, and composes what goes by it. */
 static enum store_status
 find_home(struct pg_conn *c, bool known, struct store_error *err)
 {
 	char sql[sizeof(HOME_FORMAT) + sizeof(known_sql)];
 	PGresult *r = NULL;
 	enum store_status st;
+	bool found;
 
 	free(c->home);
 	c->home = NULL;
 	(void)snprintf(sql, sizeof(sql), HOME_FORMAT, known ? known_sql : unknown_sql);
 	st = pg_query_bare(c, sql, &r, err);
-	if (st == STORE_OK && PQntuples(r) > 0) {
+	if (st != STORE_OK)
+		return st;
+	found = PQntuples(r) > 0;
+	if (found)
 		c->home = strdup(PQgetvalue(r, 0, 0));
-		if (!c->home)
-			st = pg_fail(err, "out of memory");
-	}
+	st = found && !c->home ? pg_fail(err, "out of memory")
+			       : compose(c, found ? PQgetvalue(r, 0, 1) : "", err);
 	PQclear(r);
 	return st;
 }
@@ -148,11 +150,9 @@ pg_session(struct pg_conn *c, struct store_error *err)
 	/* alone: what is said before is of the session, or of nothing */
 	enum store_status st = pg_query_bare(c, facts_sql, &r, err);
 
-	if (st == STORE_OK)
-		st = find_home(c, *PQgetvalue(r, 0, 2) == 't', err);
 	if (st == STORE_OK) {
-		c->read_write = *PQgetvalue(r, 0, 1) == 't';
-		st = compose(c, PQgetvalue(r, 0, 0), err);
+		c->read_write = *PQgetvalue(r, 0, 0) == 't';
+		st = find_home(c, *PQgetvalue(r, 0, 1) == 't', err);
 	}
 	PQclear(r);
 	return st;
