@@ -183,6 +183,27 @@ integration() {
 		fail "$variant: integration tests, see $run/$variant/pytest.log"
 }
 
+# The tests of PostgreSQL once more, with the daemon's role, databases and clock against it (hostile.py).
+# SECONDS that its clock is ahead, or behind; the FILES to run.
+hostile() {
+	seconds=$1 files=
+	shift
+	for file in "$@"; do
+		files="$files $source/tests/integration/test_$file.py"
+	done
+	say "normal: integration tests, a hostile role, a clock that is $seconds s ahead"
+	status=$run/normal/pytest.status
+	{
+		# shellcheck disable=SC2086 # the files
+		cd "$run/normal" && env METRIC_COLLECTORD="$daemon" METRIC_HOSTILE="$seconds" \
+			PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -p no:cacheprovider -rs \
+			-n "$jobs" --dist loadfile -m 'not slow' $files
+		echo $? >"$status"
+	} 2>&1 | tee "$run/normal/pytest-hostile-$seconds.log"
+	[ "$(cat "$status")" = 0 ] ||
+		fail "normal: hostile, see $run/normal/pytest-hostile-$seconds.log"
+}
+
 static_checks() {
 	say "static checks"
 	mkdir -p "$run/static"
@@ -205,6 +226,9 @@ normal() {
 	else
 		integration normal "$daemon" "$@"
 	fi
+	[ "$quick$*" ] && return
+	hostile 34560000 errors foreign janitor partitions postgres readers shape timescale_policies
+	hostile -34560000 partitions readers
 }
 
 asan() {

@@ -59,25 +59,32 @@ BEGIN
 END
 $$;
 
+DO $do$
+BEGIN
+	EXECUTE pg_catalog.replace($function$
 CREATE OR REPLACE FUNCTION metric_collectord.latest()
 RETURNS TABLE ("time" timestamptz, metric_name text, value double precision)
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	node record;
 BEGIN
 	FOR node IN
-		SELECT success, result FROM pg_catalog.run_command_on_all_nodes(pg_catalog.format(
+		SELECT success, result FROM run_command_on_all_nodes(format(
 			'SELECT coalesce(pg_catalog.json_agg(l), ''[]'') FROM metric_collectord.latest_here(%L) l',
-			(SELECT pg_catalog.format('%s.%I', relnamespace::pg_catalog.regnamespace, relname)
-			 FROM pg_catalog.pg_class WHERE oid = 'metrics'::pg_catalog.regclass)))
+			HERE))
 	LOOP
 		IF NOT node.success THEN
 			RAISE EXCEPTION 'a node does not answer: %', node.result;
 		END IF;
 		RETURN QUERY SELECT l."time", l.metric_name, l.value
-		FROM pg_catalog.json_to_recordset(node.result::json)
+		FROM json_to_recordset(node.result::json)
 			AS l ("time" timestamptz, metric_name text, value double precision);
 	END LOOP;
 END
-$$;
+$$
+$function$, 'HERE', pg_catalog.quote_literal(
+		(SELECT relnamespace::pg_catalog.regnamespace || '.metrics' FROM pg_catalog.pg_class
+		 WHERE oid = 'metrics'::pg_catalog.regclass)));
+END
+$do$;

@@ -65,12 +65,15 @@ COMMENT ON TABLE metric_collectord.policies IS 'what the daemon has set from its
 
 -- ---- metrics ----
 
--- "metrics" is not qualified: it lies where search_path says, as a rule in "public".
+-- The daemon puts the schema in which metrics is, or is to be, at the head of search_path: as a rule
+-- "public".
 -- An existing table of that name and these columns is taken as it is.  A new one is partitioned by
 -- time; the daemon makes the partitions, or a hypertable of it where there is TimescaleDB.
 DO $$
+DECLARE
+	home text := pg_catalog.quote_ident(pg_catalog.current_schema());
 BEGIN
-	IF to_regclass('metrics') IS NOT NULL THEN
+	IF pg_catalog.to_regclass(home || '.metrics') IS NOT NULL THEN
 		RETURN;
 	END IF;
 	CREATE TABLE metrics (
@@ -81,7 +84,8 @@ BEGIN
 		value       double precision NOT NULL
 	) PARTITION BY RANGE (time);
 	CREATE TABLE metrics_default PARTITION OF metrics DEFAULT;
-	INSERT INTO metric_collectord.policies (policy, value) VALUES ('partitions', 'metrics');
+	INSERT INTO metric_collectord.policies (policy, value) VALUES ('partitions', 'metrics')
+		ON CONFLICT DO NOTHING;
 END
 $$;
 
@@ -135,8 +139,13 @@ AS $$
 DECLARE
 	home text := (SELECT relnamespace::pg_catalog.regnamespace FROM pg_catalog.pg_class
 		WHERE oid = 'metrics'::pg_catalog.regclass);
+	-- of others, too; but nobody gives a value to one that is generated
+	names text := (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', ')
+		FROM pg_catalog.pg_attribute WHERE attrelid = 'metrics'::pg_catalog.regclass
+		AND attnum > 0 AND NOT attisdropped AND attgenerated = '');
 BEGIN
-	EXECUTE pg_catalog.format('INSERT INTO %s.metrics SELECT * FROM %s.metrics_before', home, home);
+	EXECUTE pg_catalog.format('INSERT INTO %1$s.metrics (%2$s) OVERRIDING SYSTEM VALUE'
+		' SELECT %2$s FROM %1$s.metrics_before', home, names);
 	EXECUTE pg_catalog.format('DROP TABLE %s.metrics_before', home);
 END
 $$;
@@ -152,59 +161,4 @@ BEGIN
 END
 $$;
 
--- ---- for readers; see metric-collectord-sql(7) ----
-
--- Everything that the live collectors received before this instant is committed.  One that has
--- not been seen for so long does not hold the others up.  Of each the newest promise counts, not the
--- greatest, and none that lies ahead: its clock may have been wrong.  Its owner's rights let a role
--- read it that may not read the tables.
-CREATE OR REPLACE FUNCTION metric_collectord.complete_until(stale interval DEFAULT '5 minutes')
-RETURNS timestamptz
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT min(least(complete_until, now())) FROM (
-		SELECT DISTINCT ON (collector) complete_until FROM (
-			SELECT collector, complete_until, seen_at AS made_at
-			FROM metric_collectord.collectors
-			WHERE seen_at >= now() - stale
-			UNION ALL
-			SELECT collector, complete_until, stored_at
-			FROM metric_collectord.batches
-			WHERE stored_at >= now() - stale AND complete_until IS NOT NULL
-		) promises ORDER BY collector, made_at DESC
-	) newest
-$$;
-
--- The last value of each metric: from name to name along the index, and the newest row of each.
--- A function, because a view would depend on the table, which then could not be altered.
-SET LOCAL check_function_bodies = off;
-CREATE OR REPLACE FUNCTION metric_collectord.latest()
-RETURNS TABLE ("time" timestamptz, metric_name text, value double precision)
-LANGUAGE sql STABLE PARALLEL SAFE
-AS $$
-	WITH RECURSIVE names AS (
-		(SELECT m.metric_name FROM metrics m ORDER BY m.metric_name LIMIT 1)
-		UNION ALL
-		SELECT (SELECT m.metric_name FROM metrics m WHERE m.metric_name > n.metric_name
-			ORDER BY m.metric_name LIMIT 1)
-		FROM names n WHERE n.metric_name IS NOT NULL
-	)
-	SELECT l.time, l.metric_name::text, l.value::double precision
-	FROM names n CROSS JOIN LATERAL (
-		SELECT m.time, m.metric_name, m.value FROM metrics m
-		WHERE m.metric_name = n.metric_name ORDER BY m.time DESC LIMIT 1
-	) l
-$$;
-
-DO $$
-DECLARE
-	home text := (SELECT relnamespace::regnamespace FROM pg_class WHERE oid = 'metrics'::regclass);
-BEGIN
-	IF to_regclass(home || '.metrics_latest') IS NULL THEN
-		EXECUTE format('CREATE VIEW %s.metrics_latest AS'
-			' SELECT "time", metric_name, value FROM metric_collectord.latest()', home);
-		EXECUTE format('COMMENT ON VIEW %s.metrics_latest IS %L',
-			home, 'the last value of each metric');
-	END IF;
-END
-$$;
+-- What readers use is made in 002.

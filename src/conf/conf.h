@@ -75,6 +75,10 @@ struct conf_table {
 	unsigned max_new_chunks;
 };
 
+struct conf_senders {
+	uint64_t keep_ms;
+};
+
 struct conf_log {
 	int level; /* LOG_ERR .. LOG_DEBUG */
 	enum log_target target;
@@ -95,6 +99,7 @@ struct conf {
 	struct conf_timestamps timestamps;
 	struct conf_database database;
 	struct conf_table table;
+	struct conf_senders senders;
 	struct conf_log log;
 	char **where; /* see conf_where() */
 };

@@ -156,6 +156,8 @@ static const struct conf_key keys[] = {
 	KEY_CHOICE("table.direct_compress", table.direct_compress, "off", attempt_names, 0),
 	KEY_COUNT("table.max_new_chunks", table.max_new_chunks, "16", "1", "100000", "chunks"),
 
+	KEY("senders.keep", DURATION_MS, senders.keep_ms, "30 days", "1 s", YEARS, 0),
+
 	KEY_CHOICE("log.level", log.level, "info", level_names, 0),
 	KEY_CHOICE("log.target", log.target, "auto", target_names, 0),
 	KEY_BOOL("log.metrics", log.metrics, "false"),

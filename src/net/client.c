@@ -100,15 +100,27 @@ client_refuse(struct client *c, const struct frame *f, const uint8_t *p, size_t 
 	client_close(c, "protocol_error");
 }
 
+/*
+ * By the clock of the database, where that has one: ours may be wrong, and nothing is refused for
+ * that; so nothing is while its clock is not known.
+ */
+static uint64_t
+window_clock_us(const struct conf *conf, struct queue *q)
+{
+	return conf->database.store == CONF_STORE_SQLITE ? clock_real_us() : queue_clock_us(q);
+}
+
 static struct frame_window
-window_now(const struct conf *conf)
+window_now(const struct conf *conf, struct queue *q)
 {
 	struct frame_window w = FRAME_WINDOW_ALL;
 	uint64_t now_us;
 
 	if (!conf->timestamps.max_age_us && !conf->timestamps.max_future_us)
 		return w;
-	now_us = clock_real_us();
+	now_us = window_clock_us(conf, q);
+	if (!now_us)
+		return w;
 	if (conf->timestamps.max_age_us && conf->timestamps.max_age_us < now_us)
 		w.min_us = now_us - conf->timestamps.max_age_us;
 	if (conf->timestamps.max_future_us)
@@ -144,7 +156,7 @@ client_step(struct client *c, const uint8_t *buf, size_t len, const struct frame
 static void
 client_consume(struct client *c, size_t len)
 {
-	const struct frame_window window = window_now(c->set->conf);
+	const struct frame_window window = window_now(c->set->conf, c->set->queue);
 	const uint8_t *buf = c->set->buffer;
 	size_t done = 0, used;
 

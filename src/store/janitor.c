@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -30,7 +31,8 @@
 #define MAINTAIN_MS 60000
 #define COMPARE_AGAIN_MS 10000 /* what the spool did not give */
 #define PASSED_AGAIN_MS 10     /* until it is looked again whether all is kept by now */
-#define SETUP_AGAIN_MS 10000   /* at the least, from one that went well to the next */
+#define REMEMBER_AGAIN_MS 60000
+#define SETUP_AGAIN_MS 10000 /* at the least, from one that went well to the next */
 
 struct janitor {
 	struct conf *conf;   /* a reference */
@@ -44,20 +46,24 @@ struct janitor {
 	atomic_bool ended;
 	atomic_int status;                  /* enum store_status */
 	atomic_uint_least64_t stored_at_ms; /* the last batch */
+	atomic_bool stored;                 /* there was one */
 
 	pthread_mutex_t mutex;
-	pthread_cond_t cond;       /* with the monotonic clock: something is due, or ready */
-	bool ready;                /* under mutex, as all of these */
-	uint64_t setup_at_ms;      /* not ready: when it is due */
-	unsigned compare_asked;    /* how often somebody asked */
-	unsigned compare_answered; /* ... when the last comparison that was completed began */
-	struct queue_mark mark;    /* what was stored when somebody asked last: see passed() */
+	pthread_cond_t cond;          /* with the monotonic clock: something is due, or ready */
+	bool ready;                   /* under mutex, as all of these */
+	uint64_t setup_at_ms;         /* not ready: when it is due */
+	unsigned compare_asked;       /* how often somebody asked */
+	unsigned compare_answered;    /* ... when the last comparison that was completed began */
+	struct queue_mark mark;       /* what was stored when somebody asked last: see passed() */
+	char met[STORE_DATABASE_MAX]; /* the database that was connected to last; "": none yet */
 
 	/* the thread's own */
 	struct upkeep *upkeep;
 	struct backoff backoff;
-	uint64_t server;        /* whose ledger was compared, see upkeep_server() */
-	uint64_t compare_at_ms; /* not before */
+	char known[STORE_DATABASE_MAX]; /* in which batches were stored; "": in none */
+	uint64_t remember_at_ms;        /* not before: the disk refused */
+	uint64_t server;                /* whose ledger was compared, see upkeep_server() */
+	uint64_t compare_at_ms;         /* not before */
 	uint64_t claim_at_ms;
 	uint64_t maintain_at_ms;
 };
@@ -68,6 +74,7 @@ struct due {
 	bool compare;
 	bool claim;
 	bool maintain;
+	bool remember;  /* needs no connection */
 	unsigned asked; /* compare_asked, before it connects */
 };
 
@@ -126,6 +133,22 @@ void
 janitor_note_stored(struct janitor *j)
 {
 	atomic_store(&j->stored_at_ms, clock_ms());
+	if (atomic_exchange(&j->stored, true))
+		return;
+	(void)pthread_mutex_lock(&j->mutex);
+	(void)pthread_cond_broadcast(&j->cond);
+	(void)pthread_mutex_unlock(&j->mutex);
+}
+
+bool
+janitor_knows(struct janitor *j, const char *database)
+{
+	bool knows;
+
+	(void)pthread_mutex_lock(&j->mutex);
+	knows = strcmp(j->met, database) == 0;
+	(void)pthread_mutex_unlock(&j->mutex);
+	return knows;
 }
 
 enum store_status
@@ -139,6 +162,79 @@ set_status(struct janitor *j, enum store_status status)
 {
 	if (atomic_exchange(&j->status, (int)status) != (int)status)
 		j->changed(j->arg);
+}
+
+/* ---- the database that is meant ---- */
+
+static bool
+is_to_remember(struct janitor *j)
+{
+	return atomic_load(&j->stored) && *j->met && strcmp(j->known, j->met) != 0;
+}
+
+static void
+remember(struct janitor *j)
+{
+	int r = queue_database_put(j->queue, j->met);
+
+	if (r == 0)
+		memcpy(j->known, j->met, sizeof(j->known));
+	else
+		j->remember_at_ms = clock_ms() + REMEMBER_AGAIN_MS;
+}
+
+/* What the spool says; metric-spool may have been told to forget it. */
+static void
+recall(struct janitor *j)
+{
+	char text[SPOOL_DATABASE_MAX];
+
+	j->known[0] = '\0';
+	if (queue_database_get(j->queue, text) == 0)
+		(void)snprintf(j->known, sizeof(j->known), "%s", text);
+	upkeep_expect(j->upkeep, j->known);
+}
+
+static enum store_status
+other_database(struct store_error *err, const char *text)
+{
+	if (text)
+		(void)snprintf(err->text, sizeof(err->text), "%s", text);
+	err->hint =
+	    "restore it, or correct database.uri; if a new one is meant, which lacks what was "
+	    "stored before: metric-spool forget-database";
+	err->setup = true;
+	return STORE_HOLD;
+}
+
+/*
+ * Connects.  A database in the place of the one in which batches were stored is empty, or somebody
+ * else's: an operator has to say that it is meant.
+ */
+static enum store_status
+connect_known(struct janitor *j, struct store_error *err)
+{
+	enum store_status status;
+
+	upkeep_expect(j->upkeep, j->known);
+	status = upkeep_connect(j->upkeep, err);
+	if (status == STORE_HOLD && strcmp(err->sqlstate, "3D000") == 0 && *j->known) {
+		recall(j);
+		return *j->known ? other_database(err, NULL) : status;
+	}
+	if (status != STORE_OK)
+		return status;
+	if (store_database_differs(j->known, upkeep_database(j->upkeep)))
+		recall(j);
+	if (store_database_differs(j->known, upkeep_database(j->upkeep)))
+		return other_database(err, "this is not the database in which this collector has "
+					   "stored: that was renamed, made anew, or restored");
+	if (upkeep_now_us(j->upkeep))
+		queue_set_clock(j->queue, upkeep_now_us(j->upkeep));
+	(void)pthread_mutex_lock(&j->mutex);
+	(void)snprintf(j->met, sizeof(j->met), "%s", upkeep_database(j->upkeep));
+	(void)pthread_mutex_unlock(&j->mutex);
+	return STORE_OK;
 }
 
 /* ---- set up ---- */
@@ -300,6 +396,7 @@ look(struct janitor *j, struct due *due)
 	uint64_t claim_ms = claim_due_ms(j), compare_ms = compare_due_ms(j, now_ms), next_ms;
 
 	*due = (struct due){.asked = j->compare_asked};
+	due->remember = is_to_remember(j) && now_ms >= j->remember_at_ms;
 	if (!j->ready) {
 		due->setup = now_ms >= j->setup_at_ms;
 		due->compare = due->setup && now_ms >= compare_ms;
@@ -316,7 +413,7 @@ look(struct janitor *j, struct due *due)
 static bool
 is_due(const struct due *due)
 {
-	return due->setup || due->compare || due->claim || due->maintain;
+	return due->setup || due->compare || due->claim || due->maintain || due->remember;
 }
 
 /* Waits until something is due; false once stopped. */
@@ -355,9 +452,14 @@ compare_and_claim(struct janitor *j, const struct due *due, struct store_error *
 static enum store_status
 do_round(struct janitor *j, const struct due *due, struct store_error *err)
 {
-	enum store_status status = upkeep_connect(j->upkeep, err), maintained;
+	enum store_status status, maintained;
 	struct store_error other = {0};
 
+	if (due->remember)
+		remember(j);
+	if (!due->setup && !due->compare && !due->claim && !due->maintain)
+		return STORE_OK;
+	status = connect_known(j, err);
 	if (status == STORE_OK && due->setup)
 		status = set_up(j, err);
 	if (status != STORE_OK)
@@ -423,6 +525,8 @@ janitor_main(void *arg)
 			failed(j, &due, status, &err, kicks);
 	}
 	upkeep_disconnect(j->upkeep);
+	if (is_to_remember(j))
+		remember(j);
 	atomic_store(&j->ended, true);
 	j->changed(j->arg);
 	return NULL;
@@ -461,6 +565,8 @@ janitor_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 	r = j->stop_fd < 0 ? -errno : 0;
 	if (r == 0)
 		r = upkeep_new(conf, j->stop_fd, &j->upkeep);
+	if (r == 0)
+		recall(j);
 	if (r == 0)
 		r = -pthread_create(&j->thread, NULL, janitor_main, j);
 	if (r < 0) {

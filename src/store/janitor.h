@@ -55,5 +55,11 @@ void janitor_ask_setup(struct janitor *j);
 void janitor_ask_compare(struct janitor *j);
 bool janitor_compared(struct janitor *j);
 
-/* A batch was stored, which made a claim needless for now. */
+/*
+ * Is that the database that the janitor has been to?  It alone judges whether that is the one in
+ * which batches were stored before; if not, nobody is ready.
+ */
+bool janitor_knows(struct janitor *j, const char *database);
+
+/* A batch was stored, which made a claim needless for now; the spool is to remember where. */
 void janitor_note_stored(struct janitor *j);

@@ -49,6 +49,21 @@ store_check(struct store *s, struct store_error *err)
 	return s->ops->check(s, err);
 }
 
+const char *
+store_database(const struct store *s)
+{
+	return s->database;
+}
+
+/* "HOW WHICH": an operator who has changed how it is reached means another one. */
+bool
+store_database_differs(const char *known, const char *met)
+{
+	size_t how = strcspn(known, " ");
+
+	return *known && *met && strncmp(known, met, how + 1) == 0 && strcmp(known, met) != 0;
+}
+
 /* ---- upkeep ---- */
 
 static const struct upkeep_ops *
@@ -87,6 +102,24 @@ void
 upkeep_disconnect(struct upkeep *u)
 {
 	u->ops->disconnect(u);
+}
+
+const char *
+upkeep_database(const struct upkeep *u)
+{
+	return u->database;
+}
+
+uint64_t
+upkeep_now_us(const struct upkeep *u)
+{
+	return u->now_us;
+}
+
+void
+upkeep_expect(struct upkeep *u, const char *known)
+{
+	(void)snprintf(u->known, sizeof(u->known), "%s", known);
 }
 
 enum store_status

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "buffer/batch.h"
+#include "buffer/spool/spool.h"
 #include "conf/conf.h"
 
 enum store_status {
@@ -61,6 +62,9 @@ enum store_status store_open(const struct conf *conf, int stop_fd, struct store 
 			     struct store_error *err);
 void store_close(struct store *s); /* NULL is fine; waits for seconds at the most */
 
+/* Which database it is, as upkeep_database() has it. */
+const char *store_database(const struct store *s);
+
 enum store_status store_put(struct store *s, const struct batch_view *b, struct store_result *ret,
 			    struct store_error *err);
 
@@ -85,6 +89,25 @@ void upkeep_free(struct upkeep *u); /* NULL is fine; likewise */
  */
 enum store_status upkeep_connect(struct upkeep *u, struct store_error *err);
 void upkeep_disconnect(struct upkeep *u);
+
+/*
+ * Which database upkeep_connect() has led to, as a line of text: how it is reached, and what no
+ * other one has.  "" where nothing is known.
+ */
+#define STORE_DATABASE_MAX SPOOL_DATABASE_MAX
+const char *upkeep_database(const struct upkeep *u);
+
+/* The real time by its clock, when upkeep_connect() returned; 0 where it has none but ours. */
+uint64_t upkeep_now_us(const struct upkeep *u);
+
+/*
+ * The one in which batches were stored before ("" = in none): reached in the same way, it is not
+ * made where it is missing.
+ */
+void upkeep_expect(struct upkeep *u, const char *known);
+
+/* Is it another one, though reached in the same way? */
+bool store_database_differs(const char *known, const char *met);
 
 /*
  * Makes all that must be there before the first batch: applies migrations, makes metrics what it is
@@ -180,10 +203,14 @@ struct upkeep_ops {
 /* The common head of every store and every upkeep; each embeds it first. */
 struct store {
 	const struct store_ops *ops;
+	char database[STORE_DATABASE_MAX];
 };
 
 struct upkeep {
 	const struct upkeep_ops *ops;
+	char database[STORE_DATABASE_MAX];
+	char known[STORE_DATABASE_MAX];
+	uint64_t now_us;
 };
 
 extern const struct store_ops postgres_store_ops;

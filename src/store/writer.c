@@ -237,7 +237,12 @@ connect_store(struct writer *w)
 		return;
 	w->kicks = queue_kicks(pool->queue);
 	status = store_open(pool->conf, pool->stop_fd, &w->store, &err);
-	if (status == STORE_OK) {
+	if (status == STORE_OK && !janitor_knows(pool->janitor, store_database(w->store))) {
+		store_close(w->store);
+		w->store = NULL;
+		set_status(w, WRITERS_CONNECTING);
+		janitor_ask_setup(pool->janitor);
+	} else if (status == STORE_OK) {
 		janitor_ask_compare(pool->janitor);
 		w->asked = false;
 		if (!w->failing)

@@ -631,6 +631,27 @@ command_new_identity(struct tool *t, char **argv)
 	return r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+/* ---- forget-database ---- */
+
+/* A daemon that holds for another database looks again at each of its tries. */
+static int
+command_forget_database(struct tool *t, char **argv)
+{
+	char path[PATH_MAX_TEXT];
+
+	(void)argv;
+	(void)snprintf(path, sizeof(path), "%s/" SPOOL_DATABASE, t->dir);
+	if (unlink(path) == 0)
+		(void)printf(
+		    "%s: the database that the collector meets next is the one that is meant\n",
+		    t->dir);
+	else if (errno == ENOENT)
+		(void)printf("%s: no database is remembered\n", t->dir);
+	else
+		return fail("cannot be removed", path);
+	return EXIT_SUCCESS;
+}
+
 /* ---- options ---- */
 
 static void
@@ -644,6 +665,8 @@ usage(FILE *out)
 		    "  repair [--apply]      shows what it would do about damage, or does it\n"
 		    "  export [-a] FILE      writes all metrics as frames, to be sent with nc\n"
 		    "  new-identity          for a spool that was copied: an identity of its own\n"
+		    "  forget-database       stores in another database than before; also while "
+		    "it runs\n"
 		    "\n"
 		    "  -c FILE  the daemon's configuration, which names the spool\n"
 		    "  -d DIR   the spool\n"
@@ -667,9 +690,13 @@ static const struct command {
 	int min_args;
 	bool live; /* also while a daemon uses the spool */
 } commands[] = {
-    {"status", command_status, 0, 0, true},  {"check", command_check, 0, 0, false},
-    {"cat", emit_all, INT_MAX, 0, false},    {"repair", command_repair, 0, 0, false},
-    {"export", command_export, 1, 1, false}, {"new-identity", command_new_identity, 0, 0, false},
+    {"status", command_status, 0, 0, true},
+    {"check", command_check, 0, 0, false},
+    {"cat", emit_all, INT_MAX, 0, false},
+    {"repair", command_repair, 0, 0, false},
+    {"export", command_export, 1, 1, false},
+    {"new-identity", command_new_identity, 0, 0, false},
+    {"forget-database", command_forget_database, 0, 0, true},
 };
 
 static const struct command *

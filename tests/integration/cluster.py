@@ -15,6 +15,7 @@ import urllib.parse
 
 import psycopg2
 
+import hostile
 import processes
 from waiting import seconds, wait_until
 
@@ -199,7 +200,7 @@ class Database(Queries):
     def __init__(self, cluster, name):
         self.cluster = cluster
         self.name = name
-        self.uri = self.uri_for("postgres")
+        self.uri = self.uri_for(hostile.role())
 
     def uri_for(self, user, password=None):
         login = user if password is None else f"{user}:{urllib.parse.quote(password, safe='')}"
@@ -309,6 +310,7 @@ class Cluster:
                 preexec_fn=processes.die_with_parent(signal.SIGQUIT),
             )
         wait_until(self._answers, 60, self.log)
+        hostile.prepare_cluster(self)
         return self
 
     def _answers(self):
@@ -380,7 +382,25 @@ class Cluster:
     def create_database(self, name=None):
         name = name or self.unused_name()
         self.execute(f'CREATE DATABASE "{name}"')
-        return Database(self, name)
+        database = Database(self, name)
+        hostile.prepare_database(database)
+        return database
+
+
+    def rename_in_use(self, name, to):
+        """Again where somebody was quick to come back."""
+
+        def renamed():
+            self.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            )
+            try:
+                self.execute(f'ALTER DATABASE "{name}" RENAME TO "{to}"')
+                return True
+            except psycopg2.errors.ObjectInUse:
+                return False
+
+        wait_until(renamed, 30, f"{name} is renamed")
 
 
 class Standby(Cluster):

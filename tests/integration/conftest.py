@@ -6,6 +6,7 @@ import time
 import pytest
 
 import cluster as cluster_module
+import hostile
 from citus import CitusCluster
 from cluster import Cluster, Sqlite, Standby
 from collector import Collector
@@ -14,6 +15,15 @@ from pooler import Pooler, pgbouncer_path
 from waiting import seconds, wait_until
 
 DAY = 86400
+
+
+def pytest_collection_modifyitems(items):
+    if hostile.clock() is None:
+        return
+    skip = pytest.mark.skip(reason="skipped: it needs a database that nobody has changed")
+    for item in items:
+        if item.get_closest_marker("tidy"):
+            item.add_marker(skip)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -131,6 +141,7 @@ def new_collector(tmp_path):
         }
         settings.update({key.replace("__", "."): value for key, value in conf.items()})
         settings = {key: value for key, value in settings.items() if value is not None}
+        env = {**hostile.environment(), **(env or {})}
         one = Collector(str(directory), settings, env, options, launcher, pass_fds)
         made.append(one)
         return one

@@ -41,20 +41,25 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
-@pytest.fixture(scope="session")
-def shim_library(tmp_path_factory):
+def build_shim(directory):
+    """The path of the library."""
     if is_sanitized():
         pytest.skip("skipped: a sanitizer's runtime must be preloaded first")
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         pytest.skip("skipped: no C compiler for the shim")
-    library = tmp_path_factory.mktemp("shim") / "fault_shim.so"
+    library = os.path.join(directory, "fault_shim.so")
     subprocess.run(
         [compiler, "-shared", "-fPIC", "-O1", "-o", library, f"{ROOT}/tests/shim/fault_shim.c"]
         + ["-ldl"],
         check=True,
     )
     return library
+
+
+@pytest.fixture(scope="session")
+def shim_library(tmp_path_factory):
+    return build_shim(tmp_path_factory.mktemp("shim"))
 
 
 class Shim:

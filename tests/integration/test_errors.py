@@ -151,6 +151,7 @@ def test_statement_timeout_of_the_database(start_collector, database):
     assert database.count("metric_collectord.rejected") == 1
 
 
+@pytest.mark.tidy
 def test_server_that_only_reads(start_collector, database):
     """25006: a standby, or an operator's switch."""
     collector = start_collector(database)

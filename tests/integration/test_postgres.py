@@ -10,6 +10,7 @@ FRAME_SIZE = len(frame("m", 0))
 BOOKS = "SELECT count(*), sum(rows), sum(rejected) FROM metric_collectord.batches"
 
 
+@pytest.mark.tidy
 def test_rows_and_types(start_collector, database):
     collector = start_collector(database)
     collector.send(frame("cpu.load", 0.5))

@@ -1,4 +1,6 @@
 """What readers get: metrics_latest, complete_until()."""
+import pytest
+
 from wire import MICROSECONDS, T0, frame, series
 
 COMPLETE = "SELECT metric_collectord.complete_until()"
@@ -31,6 +33,7 @@ def test_odd_names_are_found(start_collector, store):
     }
 
 
+@pytest.mark.tidy
 def test_latest_does_not_hold_the_table(start_collector, database):
     """The table can be altered, renamed and dropped as if there were no view."""
     collector = start_collector(database)
@@ -132,8 +135,8 @@ def test_a_promise_of_a_clock_that_was_ahead(start_collector, database):
     database.wait_value(1, f"{seen} WHERE complete_until <= now()")
 
 
-def test_the_newest_promise_counts(start_collector, database):
-    """Not the greatest: between two, the clock may have been set back."""
+def test_a_promise_is_not_taken_back(start_collector, database):
+    """Of two that were made at the same time the lower one may be committed last: the greater holds."""
     collector = start_collector(database)
     collector.send(frame("m", 1))
     database.wait_count(1)
@@ -146,8 +149,27 @@ def test_the_newest_promise_counts(start_collector, database):
         " FROM metric_collectord.batches b"
     )
     assert database.value(
-        f"SELECT ({COMPLETE}) = min(complete_until) FROM metric_collectord.batches"
+        f"SELECT ({COMPLETE}) = max(complete_until) FROM metric_collectord.batches"
     )
+
+
+def test_a_session_is_never_told_less(start_collector, database):
+    """Not by a collector that comes back with what is old, nor since ledger rows are gone."""
+    collector = start_collector(database)
+    collector.send(frame("m", 1))
+    database.wait_count(1)
+    connection = database.connect()
+    with connection.cursor() as cursor:
+        cursor.execute(COMPLETE)
+        (told,) = cursor.fetchone()
+        cursor.execute(
+            "INSERT INTO metric_collectord.collectors VALUES"
+            " (gen_random_uuid(), now() - interval '1 hour')"
+        )
+        cursor.execute(COMPLETE)
+        assert cursor.fetchone()[0] >= told
+        assert database.value(COMPLETE) < told  # another session starts anew
+    connection.close()
 
 
 def test_nobody_alive(start_collector, database):

@@ -448,3 +448,19 @@ def test_apache_edition(start, apache_database):
     wait_until(lambda: apache_database.count() == 1)
     assert collector.wait_event("chunks_dropped")["chunks"] == 1
     assert apache_database.rows(POLICIES)
+
+
+def test_a_view_on_a_chunk(start, apache_database):
+    """It is named, and the other chunks go."""
+    collector = start(store=apache_database, table__retention="90 days")
+    collector.send(b"".join(frame("m", i, ago((40 + i) * DAY)) for i in range(3)))
+    apache_database.wait_count(3)
+    ((oldest,),) = apache_database.rows(
+        "SELECT show_chunks('metrics', older_than => interval '41 days')::text"
+    )
+    apache_database.execute(f"CREATE VIEW in_the_way AS SELECT * FROM {oldest}")
+    collector.write_conf(table__retention="30 days")
+    collector.reload()
+    failed = collector.wait_event("policy_failed", policy="retention")
+    assert failed["chunk"] == oldest and failed["sqlstate"] == "2BP01"
+    wait_until(lambda: apache_database.count() == 1)

@@ -65,6 +65,7 @@ check_default_stores(const struct conf *c)
 	ck_assert_uint_eq(c->table.rollups.n, 0);
 	ck_assert_int_eq(c->table.direct_compress, CONF_OFF);
 	ck_assert_uint_eq(c->table.max_new_chunks, 16);
+	ck_assert_uint_eq(c->senders.keep_ms, 30 * DAY_MS);
 	ck_assert_int_eq(c->log.level, LOG_INFO);
 	ck_assert_int_eq(c->log.target, LOG_TARGET_AUTO);
 	ck_assert(!c->log.metrics);
@@ -97,6 +98,7 @@ START_TEST(everything)
 	    "  citus = auto }\n"
 	    "table { chunk_interval = '1 hour' retention = '90 days' compress_after = ''\n"
 	    "  rollups = {'1 minute', '1 hour'} direct_compress = auto max_new_chunks = 5 }\n"
+	    "senders { keep = '1 week' }\n"
 	    "log { level = debug target = journal metrics = true }\n",
 	    NULL);
 
@@ -138,6 +140,7 @@ START_TEST(everything)
 	ck_assert_str_eq(c->table.rollups.items[1], "1 hour");
 	ck_assert_int_eq(c->table.direct_compress, CONF_AUTO);
 	ck_assert_uint_eq(c->table.max_new_chunks, 5);
+	ck_assert_uint_eq(c->senders.keep_ms, 7 * DAY_MS);
 	ck_assert_int_eq(c->log.level, LOG_DEBUG);
 	ck_assert_int_eq(c->log.target, LOG_TARGET_JOURNAL);
 	ck_assert(c->log.metrics);
@@ -337,6 +340,7 @@ static const char *const others[] = {
     "table.rollups=1 hour",
     "table.direct_compress=auto",
     "table.max_new_chunks=1",
+    "senders.keep=1 week",
     "log.level=debug",
     "log.target=stderr",
     "log.metrics=true",
@@ -455,7 +459,7 @@ START_TEST(printed_ranges)
 	}
 	ck_assert_int_eq(fclose(out), 0);
 	ck_assert_uint_eq(keys, COUNT(others));
-	ck_assert_uint_eq(ranges, 18);
+	ck_assert_uint_eq(ranges, 19);
 }
 END_TEST
 

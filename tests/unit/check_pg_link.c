@@ -93,7 +93,7 @@ START_TEST(copies_nobody_asked_for_end_the_connection)
 					  "CREATE TEMP TABLE t (n int); COPY t FROM STDIN"};
 
 	connect_all();
-	ck_assert_int_eq(pg_query(&c, sql[_i], NULL, &err), STORE_RETRY);
+	ck_assert_int_eq(pg_query(&c, sql[_i], &err), STORE_RETRY);
 	ck_assert_str_eq(err.sqlstate, "08P01");
 	ck_assert(err.reconnect);
 	pg_close(&c);
@@ -125,7 +125,7 @@ START_TEST(deadline_holds_while_notices_come)
 
 	connect_all();
 	c.answer_ms = 300;
-	ck_assert_int_eq(pg_query(&c, sql, NULL, &err), STORE_RETRY);
+	ck_assert_int_eq(pg_query(&c, sql, &err), STORE_RETRY);
 	ck_assert_str_eq(err.sqlstate, "");
 	ck_assert_ptr_nonnull(strstr(err.text, "no answer from the server"));
 	ck_assert(err.reconnect);
@@ -139,7 +139,7 @@ START_TEST(what_is_under_way_is_cancelled)
 {
 	connect_all();
 	c.answer_ms = 300;
-	ck_assert_int_eq(pg_query(&c, "SELECT pg_sleep(60)", NULL, &err), STORE_RETRY);
+	ck_assert_int_eq(pg_query(&c, "SELECT pg_sleep(60)", &err), STORE_RETRY);
 	pg_close(&c);
 	ck_assert_int_eq(count_ours(), 0);
 }
@@ -155,7 +155,7 @@ START_TEST(backend_that_does_not_end_is_counted)
 	c.answer_ms = 300;
 	pid = PQbackendPID(c.pg);
 	ck_assert_int_eq(kill(pid, SIGSTOP), 0);
-	ck_assert_int_eq(pg_query(&c, "SELECT 1", NULL, &err), STORE_RETRY);
+	ck_assert_int_eq(pg_query(&c, "SELECT 1", &err), STORE_RETRY);
 	pg_close(&c);
 	ck_assert_int_eq(count_ours(), 1);
 	ck_assert_msg(connect_to(&second) == STORE_OK, "%s", err.text);
@@ -256,8 +256,8 @@ START_TEST(table_that_somebody_keeps_is_named)
 	(void)snprintf(who, sizeof(who), "pid %d (culprit, user postgres)", PQbackendPID(culprit));
 	connect_all();
 	ck_assert_int_eq(pg_lock_begin(&c, PG_LOCK_TRY_MS, &err), STORE_OK);
-	ck_assert_int_eq(pg_query(&c, "SET LOCAL lock_timeout = 100", NULL, &err), STORE_OK);
-	st = pg_query(&c, "ALTER TABLE metrics ADD m int", NULL, &err);
+	ck_assert_int_eq(pg_query(&c, "SET LOCAL lock_timeout = 100", &err), STORE_OK);
+	st = pg_query(&c, "ALTER TABLE metrics ADD m int", &err);
 	ck_assert_int_eq(st, STORE_RETRY);
 	ck_assert_int_eq(pg_lock_end(&c, st, &err), STORE_RETRY);
 	ck_assert_str_eq(err.sqlstate, "55P03");

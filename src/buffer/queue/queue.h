@@ -180,6 +180,9 @@ void queue_return(struct queue *q, struct batch *b, uint64_t after_ms);
  */
 uint64_t queue_complete_until(struct queue *q);
 
+/* The real time by the clock of the database; 0 while it is not known.  Any thread. */
+uint64_t queue_clock_us(const struct queue *q);
+
 /*
  * The smallest number of any batch not yet stored and reported: ledger rows below it are settled.
  */
@@ -211,6 +214,13 @@ void queue_mark(struct queue *q, struct queue_mark *m);
 bool queue_passed(struct queue *q, struct queue_mark *m);
 
 size_t queue_requeue(struct queue *q, const uint64_t *numbers, size_t n);
+
+/* What the clock of the database says now: it goes on by our monotonic one. */
+void queue_set_clock(struct queue *q, uint64_t now_us);
+
+/* See spool_database_get(); without a spool nothing is remembered.  May wait for the disk. */
+int queue_database_get(struct queue *q, char text[SPOOL_DATABASE_MAX]);
+int queue_database_put(struct queue *q, const char *text);
 
 /* The server lacks none of the kept ones: from here on those whose time is over may go. */
 void queue_compared(struct queue *q);

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "buffer/queue/queue.h"
 #include "buffer/slab.h"
@@ -104,6 +105,9 @@ struct queue {
 	 * batches, so it may look at `all` without the mutex.  Nothing here takes longer when there
 	 * are more batches, but for the depth of the trees.
 	 */
+	atomic_uint_least64_t
+	    clock_start_us; /* of the database's clock, at 0 of our monotonic one */
+
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
 	struct tree all; /* sealed and in flight */

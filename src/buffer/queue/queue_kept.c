@@ -1,6 +1,8 @@
 /* queue_kept.c - stored batches that buffer.keep keeps, and that a server may turn out to lack. */
+#include <errno.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "buffer/queue/queue_internal.h"
 
 int
@@ -74,6 +76,32 @@ queue_requeue(struct queue *q, const uint64_t *numbers, size_t n)
 		return n;
 	undo_unkeeping(q, n); /* memory is short: the next start finds their files */
 	return 0;
+}
+
+void
+queue_set_clock(struct queue *q, uint64_t now_us)
+{
+	atomic_store(&q->clock_start_us, now_us - clock_ns() / 1000);
+}
+
+uint64_t
+queue_clock_us(const struct queue *q)
+{
+	uint64_t start_us = atomic_load(&q->clock_start_us);
+
+	return start_us ? start_us + clock_ns() / 1000 : 0;
+}
+
+int
+queue_database_get(struct queue *q, char text[SPOOL_DATABASE_MAX])
+{
+	return q->spool ? spool_database_get(q->spool, text) : -ENOENT;
+}
+
+int
+queue_database_put(struct queue *q, const char *text)
+{
+	return q->spool ? spool_database_put(q->spool, text) : 0;
 }
 
 void

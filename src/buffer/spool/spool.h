@@ -3,6 +3,7 @@
  *
  *	spool/identity                     the collector's UUID, made once
  *	spool/sequence                     no number from this one on has been used; and a CRC
+ *	spool/database                     the database in which batches were stored
  *	spool/lock                         held (flock) by the daemon that runs
  *	spool/reserve                      room that is given up when a stop meets a full disk
  *	spool/00000000000000000042.batch   a batch that is not stored yet
@@ -73,6 +74,15 @@ const char *spool_identity(const struct spool *s);
  */
 typedef void spool_found_fn(void *arg, const struct spool_header *h);
 int spool_recover(struct spool *s, spool_found_fn *found, void *arg);
+
+/*
+ * The database in which batches were stored, as a line of text that the store gives meaning to;
+ * -ENOENT when none was, or metric-spool has been told to forget it.  Any thread, one at a time.
+ */
+#define SPOOL_DATABASE "database"
+#define SPOOL_DATABASE_MAX 128
+int spool_database_get(const struct spool *s, char text[SPOOL_DATABASE_MAX]);
+int spool_database_put(const struct spool *s, const char *text);
 
 /* What all files that hold batches (.batch and .stored) take of the disk.  Any thread. */
 uint64_t spool_bytes(const struct spool *s);

@@ -22,13 +22,14 @@
 #include "store/pg/link/pg_conn.h"
 #include "store/pg/link/pg_error.h"
 #include "store/pg/link/pg_server.h"
+#include "store/pg/link/pg_session.h"
 #include "store/pg/setup/pg_citus.h"
 #include "store/pg/setup/pg_columns.h"
 #include "store/pg/setup/pg_lock.h"
 #include "store/pg/setup/pg_migrate.h"
 #include "store/pg/setup/pg_timescaledb.h"
 
-#define SETTINGS_MAX (PG_SERVER_MAX + PG_GUARD_MAX + 512)
+#define SETTINGS_MAX (PG_SERVER_MAX + PG_GUARD_MAX + 256)
 #define LEDGER_MAX 512
 
 #define LOOK_MS 60000 /* operators add indexes and triggers */
@@ -59,7 +60,6 @@ read_columns(struct postgres *p, struct store_error *err)
 
 	if (st == STORE_OK)
 		(void)snprintf(p->settings, sizeof(p->settings),
-			       "SET LOCAL lock_timeout = '10s';" PG_NO_STATEMENT_TIMEOUT
 			       "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)"
 			       " WHERE pg_catalog.current_setting('synchronous_commit') = 'off';"
 			       "%s%s",
@@ -91,6 +91,8 @@ prepare(struct postgres *p, struct store_error *err)
 		st = pg_migrate_look(&p->c, "postgresql", err);
 	if (st == STORE_OK)
 		st = pg_server_know(&p->c, p->conf, &p->server, err);
+	if (st == STORE_OK)
+		st = pg_server_database(&p->c, p->conf, p->base.database, err);
 	if (st == STORE_OK)
 		st = read_columns(p, err);
 	if (st == STORE_OK)
@@ -150,7 +152,8 @@ assert_uuid(const char *collector)
 
 /*
  * The statement that claims the ledger's row.  bytes is what it says of the size: less than 0 while
- * parts are missing (put_divided()); until is what it promises, 0: nothing.
+ * parts are missing (put_divided()); until is what it promises, by the
+ * server's clock; 0: nothing.
  */
 static void
 ledger_sql(char sql[LEDGER_MAX], const struct batch_view *b, uint64_t rows, int64_t bytes,
@@ -189,15 +192,17 @@ static enum store_status
 put_whole(struct postgres *p, const struct pg_shape *shape, const char *ledger, bool *rows_met,
 	  struct store_error *err)
 {
-	char sql[SETTINGS_MAX + sizeof(PG_SHAPE_DIRECT) + LEDGER_MAX + sizeof(PG_COPY) + 32];
 	enum store_status st;
 	struct copy rows;
+	char *sql;
 
-	(void)snprintf(sql, sizeof(sql), "BEGIN;%s;%s;%s;%s;COMMIT", p->settings,
-		       shape->direct ? PG_SHAPE_DIRECT : "", ledger, PG_COPY);
+	if (asprintf(&sql, "%s%s;%s;%s;%s;COMMIT", p->c.begin, p->settings,
+		     shape->direct ? PG_SHAPE_DIRECT : "", ledger, PG_COPY) < 0)
+		return pg_fail(err, "out of memory");
 	pg_shape_copy(shape, &rows);
 	crash_point("before_ledger_insert");
 	st = pg_copy(&p->c, sql, &rows, err);
+	free(sql);
 	*rows_met = copy_begun(&rows);
 	if (st == STORE_OK) {
 		crash_point("after_commit");
@@ -517,15 +522,20 @@ postgres_put(struct store *store, const struct batch_view *b, struct store_resul
 {
 	struct postgres *p = (struct postgres *)store;
 	struct store_result res = {.stored = 0};
+	struct batch_view promised = *b;
 	char ledger[LEDGER_MAX];
 	enum store_status st;
 
-	ledger_sql(ledger, b, b->rows, (int64_t)b->bytes, b->complete_until_us);
 	if (clock_ms() >= p->look_at_ms) {
 		st = look(p, err);
 		if (st != STORE_OK)
 			return st;
 	}
+	st = pg_instant(&p->c, b->complete_until_us, &promised.complete_until_us, err);
+	if (st != STORE_OK)
+		return st;
+	b = &promised;
+	ledger_sql(ledger, b, b->rows, (int64_t)b->bytes, b->complete_until_us);
 	st = put_rows(p, b, ledger, &res, err);
 	if (is_too_large(st, err) && b->rows > 1)
 		st = put_divided(p, b, &res, err);
@@ -546,9 +556,8 @@ postgres_check(struct store *store, struct store_error *err)
 	enum store_status st;
 
 	(void)snprintf(sql, sizeof(sql),
-		       "BEGIN;%s;SELECT FROM metric_collectord.batches LIMIT 0;ROLLBACK",
-		       p->settings);
-	st = pg_query(&p->c, sql, NULL, err);
+		       "%s;SELECT FROM metric_collectord.batches LIMIT 0;ROLLBACK", p->settings);
+	st = pg_begin(&p->c, sql, err);
 	if (st != STORE_OK) {
 		pg_rollback(&p->c, err);
 		return st;

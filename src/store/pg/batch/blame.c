@@ -139,20 +139,20 @@ try_probe(struct pg_conn *c, const struct probe *p, bool *taken, struct seen *se
 
 	be64_store(time, copy_time(p->time_us));
 	(void)snprintf(name, sizeof(name), "%.*s", (int)p->name_len, (const char *)p->name);
-	st = pg_query(c, "SAVEPOINT probe", NULL, err);
+	st = pg_query(c, "SAVEPOINT probe", err);
 	if (st != STORE_OK)
 		return st;
 	st = pg_query_params(c,
 			     "INSERT INTO metrics (time, metric_name, value) VALUES"
 			     " (COALESCE($1::pg_catalog.timestamptz, pg_catalog.now()),"
 			     " $2, $3::pg_catalog.float8)",
-			     &params, NULL, err);
+			     &params, err);
 	st = blame_correct(c, st, err);
 	if (st != STORE_OK && (st != STORE_HOLD || err->reconnect))
 		return st;
 	if (st == STORE_HOLD)
 		look(c, seen);
-	undone = pg_query(c, "ROLLBACK TO SAVEPOINT probe; RELEASE SAVEPOINT probe", NULL, &second);
+	undone = pg_query(c, "ROLLBACK TO SAVEPOINT probe; RELEASE SAVEPOINT probe", &second);
 	if (undone != STORE_OK) {
 		*err = second;
 		return undone;

@@ -23,7 +23,7 @@ struct chunk_range {
 struct chunk_limits {
 	uint64_t interval_us; /* new chunks begin at its multiples since 1970 */
 	size_t max_new;
-	uint64_t now_us;
+	uint64_t now_us;                  /* by the server's clock */
 	const struct chunk_range *ranges; /* by start, none overlaps another; borrowed */
 	size_t n_ranges;
 };

@@ -178,7 +178,7 @@ reject(struct isolation *i, const struct part *p, bool raised)
 			     "INSERT INTO metric_collectord.rejected"
 			     " (time, name, value, reason, sqlstate, error, collector, batch)"
 			     " VALUES ($1::timestamptz, $2, $3::float8, $4, $5, $6, $7::uuid, $8)",
-			     &params, NULL, i->err);
+			     &params, i->err);
 	if (st != STORE_OK) {
 		hint_rejected(st, i->err);
 		return st;
@@ -227,13 +227,13 @@ insert_row(struct isolation *i, const struct part *p)
 	be64_store(r.time, copy_time(f.time_us));
 	memcpy(r.value, frame_value_at(p->rows.frames), sizeof(r.value));
 	(void)snprintf(r.name, sizeof(r.name), "%.*s", (int)f.name_len, f.name);
-	st = pg_query(i->c, "SAVEPOINT half", NULL, i->err);
+	st = pg_query(i->c, "SAVEPOINT half", i->err);
 	if (st != STORE_OK)
 		return st;
 	return pg_query_params(i->c,
 			       "INSERT INTO metrics (time, metric_name, value)"
 			       " VALUES ($1::timestamptz, $2, $3::float8)",
-			       &params, NULL, i->err);
+			       &params, i->err);
 }
 
 /*
@@ -273,7 +273,7 @@ note_copied(struct isolation *i, const struct part *p)
 		if (!i->first_stored)
 			i->first_stored = p->rows.frames;
 	}
-	return pg_query(i->c, "RELEASE SAVEPOINT half", NULL, i->err);
+	return pg_query(i->c, "RELEASE SAVEPOINT half", i->err);
 }
 
 /* Is an error that a single row meets one of Citus's nodes? */
@@ -301,7 +301,7 @@ attempt(struct isolation *i, const struct part *p, bool *taken, bool *raised)
 		return st;
 	if (p->rows.rows == 1 && is_hidden(i))
 		return st;
-	st = pg_query(i->c, "ROLLBACK TO SAVEPOINT half; RELEASE SAVEPOINT half", NULL, &second);
+	st = pg_query(i->c, "ROLLBACK TO SAVEPOINT half; RELEASE SAVEPOINT half", &second);
 	if (st != STORE_OK)
 		*i->err = second;
 	return st;
@@ -431,10 +431,10 @@ commit(struct isolation *i)
 			     "UPDATE metric_collectord.batches"
 			     " SET rows = rows - $1::bigint, rejected = rejected + $1::bigint"
 			     " WHERE collector = $2::uuid AND batch = $3::bigint",
-			     &params, NULL, err);
+			     &params, err);
 	if (st == STORE_OK) {
 		crash_point("before_commit");
-		st = pg_query(i->c, "COMMIT", NULL, err);
+		st = pg_query(i->c, "COMMIT", err);
 	}
 	return st;
 }
@@ -471,14 +471,12 @@ isolate(struct pg_conn *c, struct blame *blame, const struct batch_view *b, cons
 	bool expected = blame_expects_table(blame, err);
 	enum store_status st;
 
-	st = pg_query(c, "BEGIN", NULL, err);
-	if (st == STORE_OK)
-		st = pg_query(c, settings, NULL, err);
+	st = pg_begin(c, settings, err);
 	/* a deferred constraint shall refuse rows here, not the whole at COMMIT */
 	if (st == STORE_OK)
-		st = pg_query(c, "SET CONSTRAINTS ALL IMMEDIATE", NULL, err);
+		st = pg_query(c, "SET CONSTRAINTS ALL IMMEDIATE", err);
 	if (st == STORE_OK)
-		st = pg_query(c, ledger, NULL, err);
+		st = pg_query(c, ledger, err);
 	if (st == STORE_OK && expected && b->rows)
 		st = judge(&i, b->data);
 	if (refused) {

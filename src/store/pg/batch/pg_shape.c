@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "log/log.h"
+#include "store/pg/link/pg_session.h"
 #include "wire/bytes.h"
 #include "wire/frame.h"
 
@@ -180,13 +180,16 @@ limit_chunks(struct pg_shaper *s, struct pg_conn *c, const struct batch_view *b,
 	     struct pg_shape *ret, struct store_error *err)
 {
 	struct chunk_limits limits = {.interval_us = s->table.chunk_interval_us,
-				      .max_new = s->conf->table.max_new_chunks,
-				      .now_us = clock_real_us()};
+				      .max_new = s->conf->table.max_new_chunks};
 	struct chunk_guard guard;
+	enum store_status st;
 	bool many;
 
 	if (!limits.interval_us || !chunk_guard_concerns(&limits, b->min_us, b->max_us))
 		return STORE_OK;
+	st = pg_now(c, &limits.now_us, err);
+	if (st != STORE_OK)
+		return st;
 	if (chunk_guard_init(&guard, &limits, b->data, b->bytes) < 0)
 		return pg_fail(err, "out of memory");
 	many = guard.n_new > limits.max_new;

@@ -176,7 +176,7 @@ sieve_fill(struct pg_conn *c, const struct batch_view *b, bool *usable, struct s
 	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
 		return st;
 	*usable = false;
-	return pg_query(c, "ROLLBACK TO SAVEPOINT sieve; RELEASE SAVEPOINT sieve", NULL, err);
+	return pg_query(c, "ROLLBACK TO SAVEPOINT sieve; RELEASE SAVEPOINT sieve", err);
 }
 
 static enum store_status
@@ -225,7 +225,7 @@ set_place(struct pg_conn *c, uint64_t rows, struct store_error *err)
 		       "SELECT pg_catalog.set_config('" AT "', '1 %" PRIu64 " %" PRIu64
 		       " 0 %" PRIu64 "', true)",
 		       width, rows, table.chunk_interval_us);
-	return pg_query(c, sql, NULL, err);
+	return pg_query(c, sql, err);
 }
 
 enum store_status
@@ -249,7 +249,7 @@ sieve_reject(struct pg_conn *c, const struct batch_view *b, struct store_error *
 	const struct pg_params params = {.n = 2, .values = values};
 
 	(void)snprintf(number, sizeof(number), "%" PRIu64, b->number);
-	return pg_query_params(c, reject_sql, &params, NULL, err);
+	return pg_query_params(c, reject_sql, &params, err);
 }
 
 enum store_status

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "store/pg/link/aside.h"
 #include "store/pg/link/pg_backends.h"
+#include "store/pg/link/pg_session.h"
 #include "store/pg/link/wait.h"
 
 #define CANCEL_MS 2000     /* it is a connection of its own */
@@ -131,6 +132,7 @@ pg_close(struct pg_conn *c)
 	PQfreeCancel(c->cancel);
 	PQclear(c->failure);
 	free(c->buf);
+	pg_session_done(c);
 	c->pg = NULL;
 	c->backend = NULL;
 	c->cancel = NULL;

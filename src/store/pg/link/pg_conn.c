@@ -11,6 +11,7 @@
 #include "base/crash_point.h"
 #include "log/log.h"
 #include "store/pg/link/pg_error.h"
+#include "store/pg/link/pg_session.h"
 #include "store/pg/link/pg_watch.h"
 #include "store/pg/link/wait.h"
 
@@ -347,32 +348,72 @@ begin(struct pg_conn *c, int sent, bool ddl, struct store_error *err)
 	return STORE_OK;
 }
 
-enum store_status
-pg_query(struct pg_conn *c, const char *sql, PGresult **ret, struct store_error *err)
+static enum store_status
+run(struct pg_conn *c, const char *sql, bool slow, PGresult **ret, struct store_error *err)
 {
-	enum store_status st = begin(c, PQsendQuery(c->pg, sql), c->patient, err);
+	enum store_status st = begin(c, PQsendQuery(c->pg, sql), slow, err);
 
 	return st == STORE_OK ? collect(c, ret, err) : st;
+}
+
+/* Runs both in one message. */
+static enum store_status
+run_two(struct pg_conn *c, const char *first, const char *then, bool slow, PGresult **ret,
+	struct store_error *err)
+{
+	enum store_status st;
+	char *sql;
+
+	if (asprintf(&sql, "%s%s", first, then) < 0)
+		return pg_fail(err, "out of memory");
+	st = run(c, sql, slow, ret, err);
+	free(sql);
+	return st;
+}
+
+static bool
+is_idle(const struct pg_conn *c)
+{
+	return PQtransactionStatus(c->pg) == PQTRANS_IDLE;
+}
+
+static const char *
+prefix(const struct pg_conn *c)
+{
+	return is_idle(c) && c->prefix ? c->prefix : "";
+}
+
+enum store_status
+pg_query_bare(struct pg_conn *c, const char *sql, struct store_error *err)
+{
+	return run(c, sql, c->patient, NULL, err);
+}
+
+enum store_status
+pg_query(struct pg_conn *c, const char *sql, struct store_error *err)
+{
+	return run_two(c, prefix(c), sql, c->patient, NULL, err);
 }
 
 enum store_status
 pg_order(struct pg_conn *c, const char *sql, struct store_error *err)
 {
-	enum store_status st = begin(c, PQsendQuery(c->pg, sql), false, err);
+	return run(c, sql, false, NULL, err);
+}
 
-	return st == STORE_OK ? collect(c, NULL, err) : st;
+static const char *
+begin_sql(const struct pg_conn *c)
+{
+	return c->begin ? c->begin : "BEGIN;";
 }
 
 enum store_status
-pg_query_params(struct pg_conn *c, const char *sql, const struct pg_params *p, PGresult **ret,
-		struct store_error *err)
+pg_begin(struct pg_conn *c, const char *more, struct store_error *err)
 {
-	enum store_status st = begin(
-	    c, PQsendQueryParams(c->pg, sql, p->n, NULL, p->values, p->lengths, p->formats, 0),
-	    false, err);
-
-	return st == STORE_OK ? collect(c, ret, err) : st;
+	return run_two(c, begin_sql(c), more, false, NULL, err);
 }
+
+/* ---- one that is read ---- */
 
 /* Is r what was asked for? */
 static enum store_status
@@ -392,15 +433,85 @@ check_form(PGresult *r, struct pg_form form, PGresult **ret, struct store_error 
 }
 
 enum store_status
+pg_select_bare(struct pg_conn *c, const char *sql, struct pg_form form, PGresult **ret,
+	       struct store_error *err)
+{
+	PGresult *r = NULL;
+	enum store_status st = run(c, sql, form.slow, &r, err);
+
+	return st == STORE_OK ? check_form(r, form, ret, err) : st;
+}
+
+static enum store_status
+select_two(struct pg_conn *c, const char *first, const char *then, struct pg_form form,
+	   PGresult **ret, struct store_error *err)
+{
+	PGresult *r = NULL;
+	enum store_status st = run_two(c, first, then, form.slow, &r, err);
+
+	return st == STORE_OK ? check_form(r, form, ret, err) : st;
+}
+
+enum store_status
 pg_select(struct pg_conn *c, const char *sql, struct pg_form form, PGresult **ret,
 	  struct store_error *err)
 {
-	PGresult *r = NULL;
-	enum store_status st = begin(c, PQsendQuery(c->pg, sql), form.slow, err);
+	return select_two(c, prefix(c), sql, form, ret, err);
+}
+
+enum store_status
+pg_begin_select(struct pg_conn *c, const char *more, struct pg_form form, PGresult **ret,
+		struct store_error *err)
+{
+	return select_two(c, begin_sql(c), more, form, ret, err);
+}
+
+/* ---- parameters ---- */
+
+static enum store_status
+run_params(struct pg_conn *c, const char *sql, const struct pg_params *p, PGresult **ret,
+	   struct store_error *err)
+{
+	enum store_status st = begin(
+	    c, PQsendQueryParams(c->pg, sql, p->n, NULL, p->values, p->lengths, p->formats, 0),
+	    c->patient, err);
+
+	return st == STORE_OK ? collect(c, ret, err) : st;
+}
+
+/* A message with parameters holds one statement only. */
+static enum store_status
+run_params_alone(struct pg_conn *c, const char *sql, const struct pg_params *p, PGresult **ret,
+		 struct store_error *err)
+{
+	enum store_status st = pg_begin(c, "", err);
+	PGresult *rows = NULL;
 
 	if (st == STORE_OK)
-		st = collect(c, &r, err);
-	return st == STORE_OK ? check_form(r, form, ret, err) : st;
+		st = run_params(c, sql, p, &rows, err);
+	if (st == STORE_OK)
+		st = pg_order(c, "COMMIT", err);
+	else
+		pg_rollback(c, err);
+	if (st == STORE_OK && ret)
+		*ret = rows;
+	else
+		PQclear(rows);
+	return st;
+}
+
+static enum store_status
+query_params(struct pg_conn *c, const char *sql, const struct pg_params *p, PGresult **ret,
+	     struct store_error *err)
+{
+	return is_idle(c) ? run_params_alone(c, sql, p, ret, err) : run_params(c, sql, p, ret, err);
+}
+
+enum store_status
+pg_query_params(struct pg_conn *c, const char *sql, const struct pg_params *p,
+		struct store_error *err)
+{
+	return query_params(c, sql, p, NULL, err);
 }
 
 enum store_status
@@ -408,7 +519,7 @@ pg_select_params(struct pg_conn *c, const char *sql, const struct pg_params *p, 
 		 PGresult **ret, struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_query_params(c, sql, p, &r, err);
+	enum store_status st = query_params(c, sql, p, &r, err);
 
 	return st == STORE_OK ? check_form(r, form, ret, err) : st;
 }

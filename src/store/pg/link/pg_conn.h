@@ -30,6 +30,13 @@
 
 struct pg_backend;
 
+/* The server's clock, read once: pg_session.h. */
+struct pg_clock {
+	uint64_t server_us; /* what it said; 0 = it was not asked */
+	uint64_t mono_us;   /* our clocks, right after the answer */
+	uint64_t real_us;
+};
+
 struct pg_conn {
 	PGconn *pg;
 	const struct conf *conf; /* borrowed, from pg_connect() */
@@ -39,8 +46,13 @@ struct pg_conn {
 	int pid;                 /* of the backend that is ours for the transaction; 0: not asked */
 	PGresult *failure;       /* of the last statement that the server refused; NULL: none */
 	uint8_t *buf;            /* for pg_copy() */
-	bool lock_busy;          /* the last pg_lock_begin() found somebody else at it */
-	bool distributed;        /* metrics is, by Citus (pg_citus.h); set by who has asked */
+	char *home;              /* the schema of metrics, quoted; these five are pg_session.h's */
+	char *begin;             /* SQL that begins a transaction, ends with ';' */
+	char *prefix;            /* ... that one statement or message needs before it, likewise */
+	bool read_write;         /* the role's default is to read only; we write */
+	struct pg_clock clock;
+	bool lock_busy;   /* the last pg_lock_begin() found somebody else at it */
+	bool distributed; /* metrics is, by Citus (pg_citus.h); set by who has asked */
 
 	/* for pg_close() */
 	struct pg_backend *backend; /* NULL: not counted */
@@ -90,16 +102,20 @@ enum store_status pg_wait(const struct pg_conn *c, short events, uint64_t deadli
 enum store_status pg_sleep(const struct pg_conn *c, uint64_t ms, struct store_error *err);
 
 /*
- * Runs one simple-query message.  All its results are awaited; ret (may be NULL)
- * gets the last one that holds rows, or NULL, to be given to PQclear().  The first error is what
- * counts.  While c->patient is set it may take as long as DDL does, and it is logged again and
+ * Runs one simple-query message, after c->prefix where no transaction is open.  The first error is
+ * what counts.  While c->patient is set it may take as long as DDL does, and it is logged again and
  * again what it waits for.
  */
-enum store_status pg_query(struct pg_conn *c, const char *sql, PGresult **ret,
-			   struct store_error *err);
+enum store_status pg_query(struct pg_conn *c, const char *sql, struct store_error *err);
 
-/* The same where nothing takes long, whatever c->patient says: BEGIN, COMMIT, settings. */
+/* The same without a prefix: what must not be in a transaction. */
+enum store_status pg_query_bare(struct pg_conn *c, const char *sql, struct store_error *err);
+
+/* Likewise, and where nothing takes long, whatever c->patient says: COMMIT, settings. */
 enum store_status pg_order(struct pg_conn *c, const char *sql, struct store_error *err);
+
+/* Begins a transaction, and runs what more there is (may be "") in the same message. */
+enum store_status pg_begin(struct pg_conn *c, const char *more, struct store_error *err);
 
 /*
  * What an answer must look like.  Whoever reads a result has got it from pg_select(): there are no
@@ -121,11 +137,16 @@ struct pg_form {
 #define PG_ROW_OR_NONE(columns_) ((struct pg_form){.columns = (columns_), .max = 1})
 
 /*
- * The same for one that is read.  *ret is written on success; an answer of another form is an error
- * of class 08, and ends the connection.
+ * As pg_query(), pg_query_bare() and pg_begin(), for the last result that holds rows.  *ret is
+ * written on success, and to be given to PQclear(); an answer of another form is an error of
+ * class 08, and ends the connection.
  */
 enum store_status pg_select(struct pg_conn *c, const char *sql, struct pg_form form, PGresult **ret,
 			    struct store_error *err);
+enum store_status pg_select_bare(struct pg_conn *c, const char *sql, struct pg_form form,
+				 PGresult **ret, struct store_error *err);
+enum store_status pg_begin_select(struct pg_conn *c, const char *more, struct pg_form form,
+				  PGresult **ret, struct store_error *err);
 
 /*
  * For what libpq takes in by itself: what waits to be read before, and how many bytes of it are
@@ -134,7 +155,10 @@ enum store_status pg_select(struct pg_conn *c, const char *sql, struct pg_form f
 size_t pg_pending(const struct pg_conn *c);
 void pg_count(struct pg_conn *c, size_t pending);
 
-/* The same with parameters (all text, unless formats says 1) and one statement. */
+/*
+ * With parameters (all text, unless formats says 1) and one statement.  Where no transaction is
+ * open, it gets one of its own.
+ */
 struct pg_params {
 	int n;
 	const char *const *values;
@@ -142,7 +166,7 @@ struct pg_params {
 	const int *formats; /* likewise */
 };
 enum store_status pg_query_params(struct pg_conn *c, const char *sql, const struct pg_params *p,
-				  PGresult **ret, struct store_error *err);
+				  struct store_error *err);
 enum store_status pg_select_params(struct pg_conn *c, const char *sql, const struct pg_params *p,
 				   struct pg_form form, PGresult **ret, struct store_error *err);
 

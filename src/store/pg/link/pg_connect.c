@@ -15,6 +15,7 @@
 #include "store/pg/link/pg_backends.h"
 #include "store/pg/link/pg_error.h"
 #include "store/pg/link/pg_hosts.h"
+#include "store/pg/link/pg_session.h"
 #include "store/pg/link/resolve.h"
 
 #define TAKE_MAX (1u << 20) /* bytes, until a connection is made */
@@ -102,8 +103,12 @@ follow(struct search *s, uint64_t timeout_ms)
 static enum store_status
 check_kind(struct search *s)
 {
-	static const char sql[] = "SELECT pg_catalog.current_setting('transaction_read_only'),"
-				  " pg_catalog.pg_is_in_recovery()";
+	static const char sql[] =
+	    "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_settings"
+	    "  WHERE name = 'default_transaction_read_only'"
+	    "  AND source IN ('user', 'database user')) THEN 'off'" /* see pg_session() */
+	    " ELSE pg_catalog.current_setting('transaction_read_only') END,"
+	    " pg_catalog.pg_is_in_recovery()";
 	enum store_status st;
 	PGresult *r = NULL;
 	bool good;
@@ -280,6 +285,8 @@ try_address(struct search *s, const struct pg_host *host, const char *addr)
 		st = look_for_left(s);
 	if (st == STORE_OK)
 		st = check_kind(s);
+	if (st == STORE_OK)
+		st = pg_session(s->c, s->err);
 	if (st != STORE_OK)
 		pg_close(s->c);
 	return st;

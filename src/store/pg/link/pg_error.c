@@ -36,8 +36,9 @@ static const struct {
     {"0A000",
      "the server or the table lacks a feature that is needed: PostgreSQL 13 or newer is, and "
      "where metrics has row security, a role with BYPASSRLS"},
-    {"25006", "a standby, or another server behind a pooler: the collector looks again for one "
-	      "that takes writes"},
+    {"25006",
+     "a standby, another server behind a pooler, or default_transaction_read_only is on "
+     "for the database or the server: the collector looks again for one that takes writes"},
     {"28P01", "check the user and the password: database.uri, database.password_file, DB_PASSWORD"},
     {"28", "check the user in database.uri, and pg_hba.conf of the server"},
     {"3D000", "create the database, or set database.create = true and let the role create it"},
@@ -45,7 +46,8 @@ static const struct {
     {"42501", "grant the role what it lacks: INSERT on metrics; USAGE on the schema "
 	      "metric_collectord; SELECT, INSERT, UPDATE, DELETE on its tables; for migrations "
 	      "CREATE on the database and on the schema of metrics"},
-    {"42P01", "a table is missing: restore metrics, or the tables of metric_collectord"},
+    {"42P01", "a table is missing: restore it; or if it shall be made anew, empty: "
+	      "DELETE FROM metric_collectord.migrations"},
     {"42703", "a column is missing: metrics has (time, metric_name, value)"},
     {"42804", "a column has changed: metrics has (time timestamptz, metric_name text, "
 	      "value double precision)"},

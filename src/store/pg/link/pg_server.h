@@ -21,6 +21,16 @@ struct pg_server {
 /* Is it new enough?  STORE_HOLD if not. */
 enum store_status pg_server_check(const struct pg_conn *c, struct store_error *err);
 
+/*
+ * Which database is it, and how is it reached?  See upkeep_database().  A standby that was promoted
+ * has the same; a database that was made anew, or restored from a dump, has not.
+ */
+enum store_status pg_server_database(struct pg_conn *c, const struct conf *conf,
+				     char ret[STORE_DATABASE_MAX], struct store_error *err);
+
+/* Is that how known was reached? */
+bool pg_server_is_way(const struct conf *conf, const char *known);
+
 /* Asks which one it is, where that matters. */
 enum store_status pg_server_know(struct pg_conn *c, const struct conf *conf, struct pg_server *ret,
 				 struct store_error *err);

@@ -25,7 +25,7 @@ create_database_as(struct pg_conn *c, const char *name, const char *options,
 		return pg_fail(err, "out of memory");
 	(void)snprintf(sql, sizeof(sql), "CREATE DATABASE %s%s", quoted, options);
 	PQfreemem(quoted);
-	st = pg_query(c, sql, NULL, err);
+	st = pg_query_bare(c, sql, err);
 	return st != STORE_OK && exists_already(err) ? STORE_OK : st;
 }
 
@@ -66,7 +66,14 @@ pg_database_create(int stop_fd, const struct conf *conf, const char *name, struc
 	if (st != STORE_OK)
 		return st;
 	c.patient = true;
-	st = create_database(&c, name, err);
+	/* the session is ours alone, and CREATE DATABASE takes no transaction that could say it */
+	st = pg_query_bare(&c,
+			   c.read_write ? "SET statement_timeout = 0;"
+					  "SET default_transaction_read_only = off"
+					: "SET statement_timeout = 0",
+			   err);
+	if (st == STORE_OK)
+		st = create_database(&c, name, err);
 	if (st == STORE_HOLD)
 		err->hint = "create the database, or grant the role CREATEDB";
 	pg_close(&c);

@@ -82,15 +82,13 @@ try_lock(struct pg_conn *c, int table_ms, bool *got, struct store_error *err)
 	enum store_status st;
 	char sql[512];
 
-	/* READ COMMITTED: what follows must see what the last holder of the lock did */
+	/* it is READ COMMITTED: what follows must see what the last holder of the lock did */
 	(void)snprintf(sql, sizeof(sql),
-		       "BEGIN ISOLATION LEVEL READ COMMITTED;" PG_NO_STATEMENT_TIMEOUT PG_NO_STANDBY
-		       "SET LOCAL lock_timeout = %d;"
-		       "SET LOCAL idle_in_transaction_session_timeout = %d;"
-		       "SELECT pg_catalog.pg_try_advisory_xact_lock(" LOCK_KEY "),"
-		       " pg_catalog.pg_backend_pid()",
-		       table_ms, PG_LOCK_IDLE_MS);
-	st = pg_select(c, sql, PG_ROW(2), &r, err);
+		       PG_NO_STANDBY "SET LOCAL lock_timeout = %d;"
+				     "SELECT pg_catalog.pg_try_advisory_xact_lock(" LOCK_KEY "),"
+				     " pg_catalog.pg_backend_pid()",
+		       table_ms);
+	st = pg_begin_select(c, sql, PG_ROW(2), &r, err);
 	if (st != STORE_OK) {
 		pg_rollback(c, err);
 		return st;

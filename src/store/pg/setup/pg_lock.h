@@ -10,13 +10,7 @@
 #include "store/pg/link/pg_conn.h"
 
 /*
- * For the beginning of a transaction.  Set for the database or the role, a limit is meant for
- * readers: it would keep a large batch out for ever.
- */
-#define PG_NO_STATEMENT_TIMEOUT "SET LOCAL statement_timeout = 0;"
-
-/*
- * The same for what is made again where it gets lost: a standby that is away does not hold it up.
+ * For what is made again where it gets lost: a standby that is away does not hold it up.
  * The next batch's commit is behind it in the log, and takes it along.
  */
 #define PG_NO_STANDBY "SET LOCAL synchronous_commit = local;"
@@ -26,12 +20,11 @@
 #define PG_LOCK_TRY_MS 2000 /* housekeeping comes again */
 
 /*
- * The same for tables: behind who waits for one, batches queue up.  And a collector that stands
- * still in the middle is thrown out by the server.
+ * The same for tables: behind who waits for one, batches queue up.  A collector that stands
+ * still in the middle is thrown out by the server, as in any transaction (pg_session.h).
  */
 #define PG_LOCK_SETUP_TABLE_MS 10000
 #define PG_LOCK_TABLE_MS 2000
-#define PG_LOCK_IDLE_MS 60000
 
 /*
  * Starts a transaction that holds the lock until its end.  A wait of more than five seconds is

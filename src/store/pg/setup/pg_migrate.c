@@ -119,8 +119,8 @@ apply(struct pg_conn *c, const struct conf *conf, const struct migration_file *m
 		       "SET LOCAL metric_collectord.chunk_interval = '%" PRIu64 "';"
 		       "SET LOCAL metric_collectord.retention = '%" PRIu64 "'",
 		       conf->table.chunk_interval_us, conf->table.retention_us);
-	st = pg_query(c, sql, NULL, err);
-	return st == STORE_OK ? pg_query(c, m->text, NULL, err) : st;
+	st = pg_query(c, sql, err);
+	return st == STORE_OK ? pg_query(c, m->text, err) : st;
 }
 
 /*
@@ -217,9 +217,8 @@ forget_applied(struct pg_conn *c, const struct pg_flavour *f, struct store_error
 	if (st == STORE_OK)
 		st = f->look(c, f->arg, &there, err);
 	if (st == STORE_OK && !there)
-		st = pg_query_params(c,
-				     "DELETE FROM metric_collectord.migrations WHERE flavour = $1",
-				     &p, NULL, err);
+		st = pg_query_params(
+		    c, "DELETE FROM metric_collectord.migrations WHERE flavour = $1", &p, err);
 	return pg_lock_end(c, st, err);
 }
 

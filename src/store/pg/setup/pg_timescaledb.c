@@ -60,10 +60,15 @@ is_hypertable(struct pg_conn *c, void *arg, bool *ret, struct store_error *err)
 static enum store_status
 create_extension(struct pg_conn *c, struct store_error *err)
 {
+	/* as a rule beside metrics; but it takes no schema with one of these in its name */
+	bool odd = c->home && strpbrk(c->home, "\"$'\\");
 	enum store_status st = pg_lock_begin(c, PG_LOCK_SETUP_MS, err);
 
 	if (st == STORE_OK)
-		st = pg_query(c, "CREATE EXTENSION IF NOT EXISTS timescaledb", NULL, err);
+		st = pg_query(c,
+			      odd ? "CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public"
+				  : "CREATE EXTENSION IF NOT EXISTS timescaledb",
+			      err);
 	return pg_lock_end(c, st, err);
 }
 

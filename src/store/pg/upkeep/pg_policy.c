@@ -152,7 +152,7 @@ set_chunk_interval(const struct work *w, const struct policy *p)
 
 	(void)snprintf(sql, sizeof(sql), "SELECT %s.set_chunk_time_interval('metrics', %s::bigint)",
 		       w->extension, p->wanted);
-	return pg_query(w->c, sql, NULL, w->err);
+	return pg_query(w->c, sql, w->err);
 }
 
 static enum store_status
@@ -162,7 +162,7 @@ set_columnstore(const struct work *w)
 			"ALTER TABLE metrics SET (timescaledb.compress,"
 			" timescaledb.compress_segmentby = 'metric_name',"
 			" timescaledb.compress_orderby = 'time DESC')",
-			NULL, w->err);
+			w->err);
 }
 
 static enum store_status
@@ -174,7 +174,7 @@ set_memory(const struct work *w, const struct policy *p)
 		       "DO $$ BEGIN EXECUTE pg_catalog.format('ALTER DATABASE %%I %s',"
 		       " pg_catalog.current_database()); END $$",
 		       *p->wanted ? "SET work_mem = ''" WORK_MEM "''" : "RESET work_mem");
-	return pg_query(w->c, sql, NULL, w->err);
+	return pg_query(w->c, sql, w->err);
 }
 
 /* A job that works through chunks of a certain age. */
@@ -190,7 +190,7 @@ set_job(const struct work *w, const struct policy *p, const char *job, const cha
 		(void)snprintf(sql + n, sizeof(sql) - (size_t)n,
 			       ";SELECT %s.add_%s_policy('metrics', %s => interval '%s')",
 			       w->extension, job, after, p->shown);
-	return pg_query(w->c, sql, NULL, w->err);
+	return pg_query(w->c, sql, w->err);
 }
 
 /* What it has deleted so far has to be known before the change: this may be the last time. */

@@ -149,7 +149,7 @@ pg_policy_record(struct pg_conn *c, const char *policy, const char *value, struc
 					" VALUES ($1, $2) ON CONFLICT (policy)"
 					" DO UPDATE SET value = excluded.value, applied_at = now()"
 				      : "DELETE FROM metric_collectord.policies WHERE policy = $1",
-			       &p, NULL, err);
+			       &p, err);
 }
 
 /* The policy of that name; view may be NULL. */

@@ -3,7 +3,8 @@
  *
  * As a rule a policy of TimescaleDB's deletes what has expired (pg_policy.h), and of a partitioned
  * table expired partitions are dropped (pg_partition.h).  The Apache edition of TimescaleDB has no
- * policies: there it is done here.
+ * policies, and the policy's job ends at the first chunk that it cannot drop, because of a view on
+ * it: there it is done here, chunk by chunk.
  */
 #pragma once
 

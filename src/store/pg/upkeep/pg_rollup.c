@@ -99,7 +99,20 @@ create_view(struct pg_conn *c, const struct pg_policy_state *s, const char *view
 		       " %s.last(value, time) AS last"
 		       " FROM metrics GROUP BY 1, 2 WITH NO DATA",
 		       s->schema, view, x, width, x, x);
-	return pg_query(c, sql, NULL, err);
+	return pg_query(c, sql, err);
+}
+
+/* Runs a function of the extension on a view, which is $1: its schema may have any name. */
+static enum store_status
+call_on(struct pg_conn *c, const struct pg_policy_state *s, const char *view, const char *sql,
+	struct store_error *err)
+{
+	char name[SQL_MAX];
+	const char *values[] = {name};
+	const struct pg_params params = {.n = 1, .values = values};
+
+	(void)snprintf(name, sizeof(name), "%s.%s", s->schema, view);
+	return pg_query_params(c, sql, &params, err);
 }
 
 static enum store_status
@@ -109,9 +122,10 @@ remove_refresh(struct pg_conn *c, const struct pg_policy_state *s, const char *v
 	char sql[SQL_MAX];
 
 	(void)snprintf(sql, sizeof(sql),
-		       "SELECT %s.remove_continuous_aggregate_policy('%s.%s', if_exists => true)",
-		       s->extension, s->schema, view);
-	return pg_query(c, sql, NULL, err);
+		       "SELECT %s.remove_continuous_aggregate_policy($1::pg_catalog.regclass,"
+		       " if_exists => true)",
+		       s->extension);
+	return call_on(c, s, view, sql, err);
 }
 
 static enum store_status
@@ -129,10 +143,11 @@ add_refresh(struct pg_conn *c, const struct pg_policy_state *s, const char *view
 	pg_interval(width, bucket_us);
 	pg_interval(every, every_us > MINUTE_US ? every_us : MINUTE_US);
 	(void)snprintf(sql, sizeof(sql),
-		       "SELECT %s.add_continuous_aggregate_policy('%s.%s', start_offset => %s,"
-		       " end_offset => interval '%s', schedule_interval => interval '%s')",
-		       s->extension, s->schema, view, start, width, every);
-	return pg_query(c, sql, NULL, err);
+		       "SELECT %s.add_continuous_aggregate_policy($1::pg_catalog.regclass,"
+		       " start_offset => %s, end_offset => interval '%s',"
+		       " schedule_interval => interval '%s')",
+		       s->extension, start, width, every);
+	return call_on(c, s, view, sql, err);
 }
 
 enum store_status
