@@ -144,10 +144,11 @@ hint_rejected(enum store_status st, struct store_error *err)
 static void
 show(struct isolation *i, const uint8_t *frame, const char *sqlstate, const char *error)
 {
-	struct shown *s = &i->shown[i->rejected];
+	struct shown *s;
 
 	if (i->rejected >= SHOWN_MAX)
 		return;
+	s = &i->shown[i->rejected];
 	s->frame = frame;
 	(void)snprintf(s->sqlstate, sizeof(s->sqlstate), "%s", sqlstate);
 	(void)snprintf(s->error, sizeof(s->error), "%s", error);
