@@ -63,6 +63,8 @@ static const struct effect effects[] = {
 	{"table.direct_compress", TIMESCALEDB, NO_COLUMNSTORE, {NULL}},
 	{"table.max_new_chunks", 0, NO_CHUNKS, {NULL}},
 
+	{"senders.keep", 0, NULL, {NULL}},
+
 	{"log.level", 0, NULL, {NULL}},
 	{"log.target", 0, NULL, {NULL}},
 	{"log.metrics", INFO, NULL, {NULL}},

@@ -22,7 +22,7 @@ EVERYWHERE = """
     batch.interval batch.max_rows batch.max_bytes
     buffer.memory_limit buffer.spool buffer.spool_limit buffer.sync buffer.overflow buffer.keep
     timestamps.max_age timestamps.max_future
-    database.uri database.create database.migrate database.connect_timeout database.ledger_keep
+    database.uri database.create database.migrate database.connect_timeout database.ledger_keep senders.keep
     log.level log.target log.metrics
 """.split()
 

@@ -58,6 +58,7 @@ static const struct {
     {"table.rollups", "1 hour", TIMESCALEDB, ""},
     {"table.direct_compress", "auto", TIMESCALEDB, "off"},
     {"table.max_new_chunks", "5", SERVERS, "16"},
+    {"senders.keep", "2 days", ALL, NULL},
     {"log.level", "debug", ALL, NULL},
     {"log.target", "stderr", ALL, NULL},
     {"log.metrics", "true", ALL, "false"},

@@ -460,6 +460,22 @@ START_TEST(maintain_without_a_floor_settles_everything_old)
 }
 END_TEST
 
+/* Another collector's rows, all of them old; one that still stores keeps its own. */
+START_TEST(maintain_forgets_who_is_gone)
+{
+	must_open();
+	for (uint64_t i = 1; i <= 3; i++)
+		ck_assert_int_eq(put(i, three, 3), STORE_OK);
+	execute(path, "UPDATE metric_collectord_batches SET "
+		      "stored_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-31 days')"
+		      " WHERE batch < 3");
+	execute(path,
+		"UPDATE metric_collectord_batches SET collector = '" OTHER "' WHERE batch > 1");
+	ck_assert_int_eq(maintain("00000000-0000-4000-8000-000000000000", 0), STORE_OK);
+	assert_query(path, LEDGER, OTHER "|2\n" OTHER "|3\n");
+}
+END_TEST
+
 /* Some slices of a ledger that nobody has cleaned for long. */
 START_TEST(maintain_settles_many)
 {
@@ -536,6 +552,7 @@ add_tests(TCase *tc)
 	tcase_add_test(tc, disk_takes_no_more);
 	tcase_add_test(tc, file_deleted_while_open);
 	tcase_add_test(tc, maintain_settles_old_rows_below_the_floor);
+	tcase_add_test(tc, maintain_forgets_who_is_gone);
 	tcase_add_test(tc, maintain_settles_many);
 	tcase_add_test(tc, stop_ends_a_long_cleaning);
 	tcase_add_test(tc, maintain_without_a_floor_settles_everything_old);

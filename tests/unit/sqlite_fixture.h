@@ -38,7 +38,8 @@ setup(void)
 					  .create = true,
 					  .migrate = true,
 					  .connect_timeout_ms = 20,
-					  .ledger_keep_ms = 86400 * 1000}};
+					  .ledger_keep_ms = 86400 * 1000},
+			     .senders = {.keep_ms = UINT64_C(30) * 86400 * 1000}};
 	stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ck_assert_int_ge(stop_fd, 0);
 	store = NULL;

@@ -11,11 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "store/sqlite/sqlite_clock.h"
 #include "store/sqlite/sqlite_db.h"
 #include "store/sqlite/sqlite_retention.h"
 
 #define CLEAN_ROWS 500
+#define GONE_MS 3600000    /* between two looks for collectors that are gone */
+#define GONE_MIN_MS 600000 /* one that was seen since is alive, whatever is configured */
 
 struct sqlite_upkeep {
 	struct upkeep base;
@@ -23,6 +26,7 @@ struct sqlite_upkeep {
 	int stop_fd;             /* borrowed */
 	struct sqlite_db db;
 	struct sqlite_clock clock;
+	uint64_t gone_at_ms; /* when it is looked again for collectors that are gone */
 };
 
 static struct sqlite_upkeep *
@@ -147,6 +151,43 @@ clean_ledger(struct sqlite_upkeep *u, const char *collector, uint64_t floor, uin
 	return clean(&u->db, &o, err);
 }
 
+static enum store_status
+clean_gone(struct sqlite_db *s, const char *collector, uint64_t before_us, struct store_error *err)
+{
+	sqlite3_stmt *st = s->st[ST_LEDGER_GONE];
+	enum store_status status = STORE_OK;
+	struct iso_time before = ISO_TIME_NONE;
+	int rc, gone = CLEAN_ROWS;
+
+	while (status == STORE_OK && gone == CLEAN_ROWS) {
+		bind_text(st, 1, collector, strlen(collector));
+		bind_time(st, 2, &before, before_us);
+		bind_u64(st, 3, CLEAN_ROWS);
+		rc = sqlite_db_execute(s, ST_LEDGER_GONE);
+		gone = sqlite3_changes(s->db);
+		status = rc == SQLITE_OK ? sqlite_db_pause(s, SQLITE_PAUSE_MS)
+					 : sqlite_db_fail(s, rc, err);
+	}
+	return status;
+}
+
+/* Those of collectors that stored nothing for senders.keep: without a spool, each start is a new one. */
+static enum store_status
+forget_gone(struct sqlite_upkeep *u, const char *collector, uint64_t now_us,
+	    struct store_error *err)
+{
+	uint64_t keep_ms = u->conf->senders.keep_ms;
+	uint64_t keep_us = (keep_ms > GONE_MIN_MS ? keep_ms : GONE_MIN_MS) * 1000;
+	enum store_status status;
+
+	if (clock_ms() < u->gone_at_ms || now_us <= keep_us)
+		return STORE_OK;
+	status = clean_gone(&u->db, collector, now_us - keep_us, err);
+	if (status == STORE_OK)
+		u->gone_at_ms = clock_ms() + GONE_MS;
+	return status;
+}
+
 /* ---- all of it ---- */
 
 static enum store_status
@@ -158,6 +199,8 @@ delete_old(struct sqlite_upkeep *u, const char *collector, uint64_t floor, struc
 	if (status != STORE_OK || !now_us)
 		return status;
 	status = clean_ledger(u, collector, floor, now_us, err);
+	if (status == STORE_OK)
+		status = forget_gone(u, collector, now_us, err);
 	if (status == STORE_OK && keep_us && u->clock.trusted && now_us > keep_us)
 		status = sqlite_retention(&u->db, now_us - keep_us, err);
 	return status;
