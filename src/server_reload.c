@@ -2,9 +2,9 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
+#include "base/thread.h"
 #include "log/log.h"
 
 struct reload {
@@ -38,7 +38,6 @@ reload_main(void *arg)
 	struct reload *r = arg;
 	bool left;
 
-	(void)pthread_setname_np(pthread_self(), "reload");
 	if (conf_load(r->source, report, NULL, &r->conf) < 0)
 		r->conf = NULL;
 	(void)pthread_mutex_lock(&r->lock);
@@ -59,17 +58,13 @@ reload_start(const struct conf_source *source, void (*ended)(void *arg), void *a
 	     struct reload **ret)
 {
 	struct reload *r = calloc(1, sizeof(*r));
-	sigset_t all, before;
 	int e;
 
 	if (!r)
 		return -ENOMEM;
 	*r = (struct reload){.source = source, .ended_fn = ended, .arg = arg};
 	(void)pthread_mutex_init(&r->lock, NULL);
-	(void)sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
-	e = -pthread_create(&r->thread, NULL, reload_main, r);
-	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	e = thread_start(&r->thread, "reload", reload_main, r);
 	if (e < 0) {
 		reload_free(r);
 		return e;

@@ -6,7 +6,9 @@
 
 #include <pthread.h>
 
-/* name: at most 15 bytes.  Returns 0 or a negative errno. */
+#define THREAD_NAME_MAX 16 /* the kernel's limit, with the NUL */
+
+/* name is below THREAD_NAME_MAX.  Returns 0 or a negative errno. */
 int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *arg), void *arg);
 
 /* For pthread_cond_timedwait() with clock_timespec().  Returns 0 or a negative errno. */

@@ -1,10 +1,10 @@
 #include "log/log_thread.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "log/log_ring.h"
 #include "log/log_sink.h"
 
@@ -93,7 +93,6 @@ log_thread_main(void *arg)
 	struct log_line line;
 
 	(void)arg;
-	(void)pthread_setname_np(pthread_self(), "log");
 	(void)pthread_mutex_lock(&t.lock);
 	while (t.state == RUNNING) {
 		uint64_t start_ms;
@@ -122,38 +121,28 @@ log_thread_main(void *arg)
 static int
 make_conditions(void)
 {
-	pthread_condattr_t attr;
 	int r;
 
 	if (t.made)
 		return 0;
-	r = pthread_condattr_init(&attr);
-	if (r)
-		return -r;
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	r = pthread_cond_init(&t.work, NULL);
+	r = thread_cond_init(&t.work);
 	if (r == 0)
-		r = pthread_cond_init(&t.moved, &attr);
-	(void)pthread_condattr_destroy(&attr);
+		r = thread_cond_init(&t.moved);
 	t.made = r == 0;
-	return -r;
+	return r;
 }
 
 int
 log_thread_start(void)
 {
-	sigset_t all, before;
 	int r = 0;
 
 	(void)pthread_mutex_lock(&t.lock);
 	if (t.state == NONE) {
 		r = make_conditions();
 		t.ending = false;
-		(void)sigfillset(&all);
-		(void)pthread_sigmask(SIG_SETMASK, &all, &before);
 		if (r == 0)
-			r = -pthread_create(&t.thread, NULL, log_thread_main, NULL);
-		(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+			r = thread_start(&t.thread, "log", log_thread_main, NULL);
 		if (r == 0)
 			t.state = RUNNING;
 	}
@@ -196,13 +185,6 @@ log_thread_skip(void)
 
 /* ---- the end ---- */
 
-static struct timespec
-timespec_of_ms(uint64_t ms)
-{
-	return (struct timespec){.tv_sec = (time_t)(ms / 1000),
-				 .tv_nsec = (long)(ms % 1000) * 1000000};
-}
-
 /* Waits for the thread to end, within bounds.  The lock is held. */
 static bool
 await_end(void)
@@ -211,7 +193,7 @@ await_end(void)
 	uint64_t still_ms = now + LOG_CLOSE_STILL_MS, written = t.written;
 
 	while (t.state == RUNNING && now < still_ms && now < last_ms) {
-		struct timespec until = timespec_of_ms(still_ms < last_ms ? still_ms : last_ms);
+		struct timespec until = clock_timespec(still_ms < last_ms ? still_ms : last_ms);
 
 		(void)pthread_cond_timedwait(&t.moved, &t.lock, &until);
 		now = clock_ms();

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "log/log.h"
 #include "store/backoff.h"
 
@@ -512,7 +513,6 @@ janitor_main(void *arg)
 	struct janitor *j = arg;
 	struct due due = {.asked = 0};
 
-	(void)pthread_setname_np(pthread_self(), "janitor");
 	while (wait_due(j, &due)) {
 		struct store_error err = {0};
 		unsigned kicks = queue_kicks(j->queue);
@@ -537,13 +537,8 @@ janitor_main(void *arg)
 static void
 init_sync(struct janitor *j)
 {
-	pthread_condattr_t attr;
-
 	(void)pthread_mutex_init(&j->mutex, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&j->cond, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	(void)thread_cond_init(&j->cond);
 }
 
 int
@@ -568,7 +563,7 @@ janitor_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 	if (r == 0)
 		recall(j);
 	if (r == 0)
-		r = -pthread_create(&j->thread, NULL, janitor_main, j);
+		r = thread_start(&j->thread, "janitor", janitor_main, j);
 	if (r < 0) {
 		janitor_free(j);
 		return r;

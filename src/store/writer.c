@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "log/log.h"
 #include "store/backoff.h"
 #include "store/janitor.h"
@@ -37,7 +37,6 @@
 struct writer {
 	struct writers *pool;
 	pthread_t thread;
-	unsigned index;
 	atomic_int status; /* enum writers_status */
 	atomic_bool ended;
 
@@ -305,10 +304,7 @@ writer_main(void *arg)
 {
 	struct writer *w = arg;
 	struct writers *pool = w->pool;
-	char name[16]; /* the kernel's limit */
 
-	(void)snprintf(name, sizeof(name), "writer-%u", w->index % 10000);
-	(void)pthread_setname_np(pthread_self(), name);
 	while (!atomic_load(&pool->stop))
 		work(w);
 	stored_log_flush(&pool->stored);
@@ -322,15 +318,16 @@ static int
 start_thread(struct writers *pool)
 {
 	struct writer *w = &pool->writer[pool->n];
+	char name[THREAD_NAME_MAX];
 	int r;
 
 	w->pool = pool;
-	w->index = pool->n;
 	backoff_init(&w->backoff, pool->conf->batch.interval_ms);
-	r = pthread_create(&w->thread, NULL, writer_main, w);
+	(void)snprintf(name, sizeof(name), "writer-%u", pool->n % 10000);
+	r = thread_start(&w->thread, name, writer_main, w);
 	if (r == 0)
 		pool->n++;
-	return -r;
+	return r;
 }
 
 /* ---- the pool ---- */
@@ -348,7 +345,6 @@ writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 {
 	unsigned n = threads_wanted(conf);
 	struct writers *w = calloc(1, sizeof(*w) + n * sizeof(w->writer[0]));
-	sigset_t all, before;
 	int r = 0;
 
 	if (!w)
@@ -361,13 +357,10 @@ writers_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 	w->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (w->stop_fd < 0)
 		r = -errno;
-	(void)sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
 	if (r == 0)
 		r = janitor_start(conf, q, changed, arg, &w->janitor);
 	while (r == 0 && w->n < n)
 		r = start_thread(w);
-	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (r < 0) {
 		writers_stop(w);
 		writers_free(w);
