@@ -1,6 +1,7 @@
 """How the database is reached: servers that answer what nobody has asked, or nothing, or without an end."""
 import os
 import shutil
+import select
 import socket
 import struct
 import subprocess
@@ -13,7 +14,7 @@ from faults import Proxy
 from processes import rss_bytes
 from programs import is_sanitized
 from waiting import wait_until
-from wire import frame
+from wire import frame, sync_frame
 
 SET_UP_LOCK = "pg_advisory_lock(7882266284294234996)"
 OURS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'metric-collectord'"
@@ -185,6 +186,27 @@ def test_standby_that_is_away(start_collector, own_cluster):
     assert database.value(OURS) <= 4
     collector.stop_at_once()
     database.wait_value(0, OURS)
+
+
+@pytest.mark.slow
+def test_what_no_standby_has_is_not_answered_for(start_collector, own_cluster):
+    """The wait is given up, and the rows are on the primary; the answer comes with the standby's."""
+    own_cluster.start()
+    database = own_cluster.create_database()
+    own_cluster.execute("ALTER SYSTEM SET synchronous_standby_names = 'ghost'")
+    own_cluster.execute("SELECT pg_reload_conf()")
+    collector = start_collector(database)
+    collector.wait_event("maintenance_done")
+    with collector.sender(timeout=180) as sender:
+        sender.send(frame("m", 1) + sync_frame(2, 1))
+        collector.wait_event("database_unavailable", timeout=120)
+        database.wait_count(1)
+        assert not select.select([sender.sock], [], [], 0)[0]
+        own_cluster.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        own_cluster.execute("SELECT pg_reload_conf()")
+        assert sender.read_answer() == (1, 0)
+    assert collector.statistics()["batches_repeated"] == 1
+    assert database.value("SELECT count(*) FROM metrics") == 1
 
 
 def test_statement_is_cancelled_when_the_collector_stops(start_collector, database, culprit):

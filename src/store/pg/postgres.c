@@ -314,7 +314,9 @@ ledger_moved(struct store_error *err)
 /*
  * The ledger holds the number.  As a rule since an earlier try was committed and its
  * answer lost.  But two daemons may share one identity (a copied spool), and
- * then the row there is no reason to forget the rows here.
+ * then the row there is no reason to forget the rows here.  A commit whose wait for a standby was
+ * cut off is on the primary alone: so this one waits for the standby, too, with a message in the
+ * log that nobody reads.
  */
 static enum store_status
 settle(struct postgres *p, const struct batch_view *b, struct store_result *ret,
@@ -333,9 +335,11 @@ settle(struct postgres *p, const struct batch_view *b, struct store_result *ret,
 	(void)text_time(max, b->max_us);
 	st = pg_select_params(&p->c,
 			      "SELECT rows, rejected, bytes, opened, min_time <= $3::timestamptz"
-			      " AND max_time >= $4::timestamptz FROM metric_collectord.batches"
+			      " AND max_time >= $4::timestamptz,"
+			      " pg_catalog.pg_logical_emit_message(true, 'metric_collectord', '')"
+			      " FROM metric_collectord.batches"
 			      " WHERE collector = $1::uuid AND batch = $2::bigint",
-			      &params, PG_ROW_OR_NONE(5), &r, err);
+			      &params, PG_ROW_OR_NONE(6), &r, err);
 	if (st != STORE_OK)
 		return st;
 	if (PQntuples(r) == 0) { /* deleted meanwhile */
