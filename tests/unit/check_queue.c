@@ -640,6 +640,21 @@ START_TEST(complete_until_the_first_that_waits)
 }
 END_TEST
 
+/* As if it had been ahead by a year when the batch came. */
+START_TEST(no_promise_once_the_clock_was_set_back)
+{
+	put(10, 1);
+	ck_assert_uint_gt(queue_complete_until(queue), 0);
+	queue->open->opened_us += UINT64_C(365) * 86400 * 1000000;
+	queue->open_us = queue->open->opened_us;
+	ck_assert_uint_eq(queue_complete_until(queue), 0);
+	queue_seal(queue);
+	ck_assert_uint_eq(queue_complete_until(queue), 0);
+	finish(take());
+	ck_assert_uint_gt(queue_complete_until(queue), 0);
+}
+END_TEST
+
 START_TEST(safe_means_everything_is_on_disk)
 {
 	close_queue();
@@ -664,6 +679,7 @@ suite(void)
 
 	tcase_add_checked_fixture(tc, setup_memory, teardown);
 	tcase_add_test(tc, open_batch_is_not_taken);
+	tcase_add_test(tc, no_promise_once_the_clock_was_set_back);
 	tcase_add_test(tc, sealing_nothing_is_nothing);
 	tcase_add_test(tc, batches_are_sealed_at_max_rows);
 	tcase_add_test(tc, batches_are_sealed_at_max_bytes);

@@ -176,7 +176,7 @@ void queue_return(struct queue *q, struct batch *b, uint64_t after_ms);
 
 /*
  * Real time, in microseconds: everything that came before is in the database, or was dropped,
- * rejected or lost.
+ * rejected or lost.  0: our clock was set back, and there is nothing to be said.
  */
 uint64_t queue_complete_until(struct queue *q);
 

@@ -175,6 +175,9 @@ void queue_settle(struct queue *q, struct batch *b);
 /* When the oldest unsettled batch was opened, one that may be left out excepted (NULL: none). */
 uint64_t queue_oldest_us(struct queue *q, const struct batch *but);
 
+/* Was one of them opened after that instant?  One opened after now tells that the clock was set back. */
+bool queue_any_after(struct queue *q, uint64_t us, const struct batch *but);
+
 /* ---- queue.c; loop thread ---- */
 
 /* Metrics that came from the spool and not from a client. */

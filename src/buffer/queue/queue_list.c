@@ -228,6 +228,17 @@ queue_settle(struct queue *q, struct batch *b)
 	tree_remove(&q->unsettled, &b->by_opened);
 }
 
+bool
+queue_any_after(struct queue *q, uint64_t us, const struct batch *but)
+{
+	const struct batch key = {.number = UINT64_MAX, .opened_us = us};
+	struct batch *b = BY_OPENED(tree_from(&q->unsettled, &key.by_opened));
+
+	if (b && b == but)
+		b = BY_OPENED(tree_next(&b->by_opened));
+	return b != NULL;
+}
+
 uint64_t
 queue_oldest_us(struct queue *q, const struct batch *but)
 {

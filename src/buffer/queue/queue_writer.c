@@ -104,16 +104,19 @@ queue_kick(struct queue *q)
 }
 
 /*
- * Everything that came before is stored, but for what is in one batch.  Where the clock was set
- * back, this may lag behind until what was opened before that is stored.
+ * Everything that came before is stored, but for what is in one batch.  0, no promise, where the
+ * clock was set back and something that was opened before that is not stored: what came before now
+ * has later times.
  */
 static uint64_t
 complete_but_for(struct queue *q, const struct batch *one)
 {
 	uint64_t us, oldest_us;
+	bool set_back;
 
 	(void)pthread_mutex_lock(&q->mutex);
 	us = clock_real_us();
+	set_back = queue_any_after(q, us, one) || (q->open_us != UINT64_MAX && q->open_us > us);
 	oldest_us = queue_oldest_us(q, one);
 	if (oldest_us < us)
 		us = oldest_us;
@@ -121,6 +124,8 @@ complete_but_for(struct queue *q, const struct batch *one)
 		us = q->open_us;
 	if (q->unkeeping_us < us)
 		us = q->unkeeping_us;
+	if (set_back)
+		us = 0;
 	(void)pthread_mutex_unlock(&q->mutex);
 	return us;
 }
