@@ -28,7 +28,8 @@
 struct batch_view {
 	const char *collector; /* UUID as text */
 	uint64_t number;
-	uint64_t opened_us; /* real time; with rows and bytes it tells the batch from any other */
+	uint64_t opened_us; /* real time; with rows and bytes it tells the batch from any other;
+				0: its file's header was damaged */
 	uint64_t rows;
 	uint64_t min_us;
 	uint64_t max_us;

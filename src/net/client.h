@@ -44,7 +44,7 @@ struct client {
 	uint64_t refused_since_question;
 	unsigned refused_in_row;
 	unsigned drain_reads; /* how often it was read at stop */
-	unsigned told; /* LOOP_END, LOOP_HANGUP: heard while paused, and listened for no more */
+	unsigned told; /* LOOP_END, LOOP_HANGUP: heard in this pause, and listened for no more */
 	bool parsing;  /* its bytes are in the shared buffer, and its rest is among them */
 
 	struct answers answers;

@@ -204,6 +204,7 @@ client_resume(struct client *c)
 	if (c->state != CLIENT_PAUSED)
 		return;
 	c->state = CLIENT_OPEN;
+	c->told = 0;
 	client_settle(c);
 }
 

@@ -32,8 +32,7 @@
 #define MAINTAIN_MS 60000
 #define COMPARE_AGAIN_MS 10000 /* what the spool did not give */
 #define PASSED_AGAIN_MS 10     /* until it is looked again whether all is kept by now */
-#define REMEMBER_AGAIN_MS 60000
-#define SETUP_AGAIN_MS 10000 /* at the least, from one that went well to the next */
+#define SETUP_AGAIN_MS 10000   /* at the least, from one that went well to the next */
 
 struct janitor {
 	struct conf *conf;   /* a reference */
@@ -62,7 +61,6 @@ struct janitor {
 	struct upkeep *upkeep;
 	struct backoff backoff;
 	char known[STORE_DATABASE_MAX]; /* in which batches were stored; "": in none */
-	uint64_t remember_at_ms;        /* not before: the disk refused */
 	uint64_t server;                /* whose ledger was compared, see upkeep_server() */
 	uint64_t compare_at_ms;         /* not before */
 	uint64_t claim_at_ms;
@@ -176,23 +174,15 @@ is_to_remember(struct janitor *j)
 static void
 remember(struct janitor *j)
 {
-	int r = queue_database_put(j->queue, j->met);
-
-	if (r == 0)
-		memcpy(j->known, j->met, sizeof(j->known));
-	else
-		j->remember_at_ms = clock_ms() + REMEMBER_AGAIN_MS;
+	queue_database_put(j->queue, j->met);
+	memcpy(j->known, j->met, sizeof(j->known));
 }
 
-/* What the spool says; metric-spool may have been told to forget it. */
+/* What the spool says now: metric-spool may have been told to forget it. */
 static void
 recall(struct janitor *j)
 {
-	char text[SPOOL_DATABASE_MAX];
-
-	j->known[0] = '\0';
-	if (queue_database_get(j->queue, text) == 0)
-		(void)snprintf(j->known, sizeof(j->known), "%s", text);
+	queue_database_look(j->queue, j->known);
 	upkeep_expect(j->upkeep, j->known);
 }
 
@@ -329,12 +319,13 @@ claim(struct janitor *j, struct store_error *err)
 /*
  * Ledger rows from here on must stay: those of batches that are not settled, and those of kept
  * ones, or the ledger would seem to miss them.  A batch that is stored meanwhile is in one of
- * the lists at least, since the floor is read first.
+ * the lists at least, since the floor is read first; one whose kept file goes meanwhile is in the
+ * floor then, so that is read again.
  */
 static uint64_t
 ledger_floor(struct janitor *j)
 {
-	uint64_t floor = queue_floor(j->queue);
+	uint64_t floor = queue_floor(j->queue), again;
 	uint64_t *numbers;
 	size_t n;
 
@@ -345,7 +336,8 @@ ledger_floor(struct janitor *j)
 	if (n && numbers[0] < floor)
 		floor = numbers[0];
 	free(numbers);
-	return floor;
+	again = queue_floor(j->queue);
+	return again < floor ? again : floor;
 }
 
 static enum store_status
@@ -397,7 +389,7 @@ look(struct janitor *j, struct due *due)
 	uint64_t claim_ms = claim_due_ms(j), compare_ms = compare_due_ms(j, now_ms), next_ms;
 
 	*due = (struct due){.asked = j->compare_asked};
-	due->remember = is_to_remember(j) && now_ms >= j->remember_at_ms;
+	due->remember = is_to_remember(j);
 	if (!j->ready) {
 		due->setup = now_ms >= j->setup_at_ms;
 		due->compare = due->setup && now_ms >= compare_ms;
@@ -561,7 +553,7 @@ janitor_start(struct conf *conf, struct queue *q, void (*changed)(void *arg), vo
 	if (r == 0)
 		r = upkeep_new(conf, j->stop_fd, &j->upkeep);
 	if (r == 0)
-		recall(j);
+		queue_database(j->queue, j->known);
 	if (r == 0)
 		r = thread_start(&j->thread, "janitor", janitor_main, j);
 	if (r < 0) {

@@ -173,7 +173,7 @@ is_same(const struct store_ledger *l, const struct batch_view *b)
 {
 	if (!l->spans || b->rows > l->rows)
 		return false;
-	if (!l->has_opened)
+	if (!l->has_opened || !b->opened_us)
 		return true;
 	if (l->opened_us != b->opened_us)
 		return false;
@@ -191,7 +191,7 @@ store_recognise(const struct store_ledger *l, const struct batch_view *b, struct
 		       b->number, b->collector);
 	err->conflict = true;
 	err->batch_only = true;
-	err->disjoint = l->has_opened && l->opened_us != b->opened_us;
+	err->disjoint = l->has_opened && b->opened_us && l->opened_us != b->opened_us;
 	err->hint = "another collector has the identity of this one, whose spool is a copy of the "
 		    "other's or the other way round: stop the copy, and give it an identity of its "
 		    "own with 'metric-spool new-identity'";

@@ -102,6 +102,23 @@ START_TEST(a_batch_opened_at_another_time_is_another_batch)
 }
 END_TEST
 
+/* The file's header was damaged: what is left of it tells as much as it can. */
+START_TEST(a_batch_whose_file_does_not_know_the_instant)
+{
+	struct store *s = open_store();
+
+	fill_batch(1, 100);
+	assert_put(s, 100, 0, false);
+	view.opened_us = 0;
+	assert_put(s, 100, 0, true);
+	add(EPOCH, "x", 1);
+	assert_held(s, "23505");
+	ck_assert(!err.disjoint);
+	store_close(s);
+	ck_assert_str_eq(METRICS, "100");
+}
+END_TEST
+
 /* ... is known by its times and rows. */
 START_TEST(a_ledger_row_of_before_that_lacks_the_instant)
 {
@@ -612,6 +629,7 @@ add_tests(Suite *s)
 	tcase_add_test(tc, rows_are_exact);
 	tcase_add_test(tc, two_daemons_with_one_identity_are_told_apart);
 	tcase_add_test(tc, a_batch_opened_at_another_time_is_another_batch);
+	tcase_add_test(tc, a_batch_whose_file_does_not_know_the_instant);
 	tcase_add_test(tc, a_ledger_row_of_before_that_lacks_the_instant);
 	tcase_add_test(tc, commits_are_synchronous);
 	tcase_add_loop_test(tc, single_rows_are_isolated, 0, COUNT(refusals));

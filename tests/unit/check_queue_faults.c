@@ -385,6 +385,26 @@ START_TEST(a_hanging_disk_gets_what_is_to_be_kept)
 }
 END_TEST
 
+/* The database is quicker than the disk: that is no reason to drop. */
+START_TEST(what_awaits_its_file_drops_nothing)
+{
+	conf.buffer.keep_ms = HOUR_MS;
+	conf.buffer.memory_limit = 50 * FRAME_SIZE;
+	conf.buffer.overflow = _i ? CONF_DROP_NEWEST : CONF_DROP_OLDEST;
+	open_with_hanging_disk(CONF_SYNC_INTERVAL);
+	for (unsigned i = 0; i < 100 && queue_accepts(queue); i++) {
+		put(4, i);
+		queue_seal(queue);
+		finish(take());
+	}
+	ck_assert(!queue_accepts(queue));
+	ck_assert(!queue->disk_stalls); /* it has not hung for long */
+	disk_set(0, false);
+	await_room();
+	ck_assert_uint_eq(stats.dropped, 0);
+}
+END_TEST
+
 /* What is stored takes no memory from what is not. */
 START_TEST(memory_that_is_short_is_not_for_keeping)
 {
@@ -459,6 +479,7 @@ suite(void)
 	tcase_add_test(tc, a_file_that_is_not_removed_yet_fills_the_spool);
 	tcase_add_test(tc, what_waits_for_a_hanging_disk_has_a_limit);
 	tcase_add_test(tc, a_hanging_disk_gets_what_is_to_be_kept);
+	tcase_add_loop_test(tc, what_awaits_its_file_drops_nothing, 0, 2);
 	tcase_add_test(tc, memory_that_is_short_is_not_for_keeping);
 	tcase_add_loop_test(tc, a_hanging_disk_drops_nothing_while_there_is_memory, 0, 2);
 	suite_add_tcase(s, tc);

@@ -237,6 +237,19 @@ START_TEST(ledger_row_of_before_that_lacks_the_instant)
 }
 END_TEST
 
+/* The file's header was damaged: what is left of it tells as much as it can. */
+START_TEST(batch_whose_file_does_not_know_the_instant)
+{
+	must_open();
+	ck_assert_int_eq(put(1, three, 3), STORE_OK);
+	opened_us = 0;
+	ck_assert_int_eq(put(1, three, 3), STORE_OK);
+	ck_assert(result.repeated);
+	ck_assert_int_eq(put(1, three, 2), STORE_OK);
+	assert_query(path, COUNT_METRICS, "3\n");
+}
+END_TEST
+
 /* ---- rows that are refused ---- */
 
 #define REJECTED                                                                \
@@ -536,6 +549,7 @@ add_tests(TCase *tc)
 	tcase_add_test(tc, repeated_batch);
 	tcase_add_test(tc, repeated_batch_that_shrank);
 	tcase_add_test(tc, conflict_opened_at_another_time);
+	tcase_add_test(tc, batch_whose_file_does_not_know_the_instant);
 	tcase_add_test(tc, ledger_row_of_before_that_lacks_the_instant);
 	tcase_add_test(tc, conflict_more_rows);
 	tcase_add_test(tc, conflict_older);

@@ -172,6 +172,8 @@ queue_new(const struct conf *conf, struct stats *stats, struct spool *spool,
 		uuid_random(q->collector);
 	}
 	if (r < 0) {
+		if (q->disk)
+			(void)disk_stop(q->disk, UINT32_MAX); /* it has nothing to do */
 		queue_free(q);
 		return r;
 	}
@@ -378,7 +380,7 @@ queue_seal(struct queue *q)
 	(void)pthread_mutex_lock(&q->mutex);
 	queue_link(q, b);
 	if (!TAILQ_EMPTY(&b->waits))
-		queue_want(q, b);
+		queue_want(b);
 	q->open_number = UINT64_MAX;
 	q->open_us = UINT64_MAX;
 	(void)pthread_cond_broadcast(&q->cond); /* a writer that sleeps would swallow a signal */
@@ -566,12 +568,13 @@ queue_end_unfiled(struct queue *q)
 	say_not_kept(n);
 }
 
-/* Those that await a file that does not come. */
-static void
-review_unfiled(struct queue *q)
+void
+queue_review_unfiled(struct queue *q)
 {
 	uint64_t n = 0;
 
+	while (end_first(q, &q->filed))
+		;
 	while (q->disk_stalls && !TAILQ_EMPTY(&q->unfiled))
 		answer_unfiled(q, TAILQ_FIRST(&q->unfiled));
 	while (queue_memory_is_short(q) && end_first(q, &q->unfiled_told))
@@ -617,14 +620,13 @@ queue_collect(struct queue *q)
 
 	if (q->spool)
 		queue_collect_disk(q);
-	while (end_first(q, &q->filed))
-		;
+	queue_review_unfiled(q);
 	last = take_done(q, &done);
 	while ((b = STAILQ_FIRST(&done))) {
 		STAILQ_REMOVE_HEAD(&done, in_done);
 		finish(q, b);
 	}
-	review_unfiled(q);
+	queue_review_unfiled(q);
 	note_collected(q, last);
 	queue_release_waits(q);
 	queue_update_room(q);

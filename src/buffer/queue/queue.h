@@ -218,9 +218,14 @@ size_t queue_requeue(struct queue *q, const uint64_t *numbers, size_t n);
 /* What the clock of the database says now: it goes on by our monotonic one. */
 void queue_set_clock(struct queue *q, uint64_t now_us);
 
-/* See spool_database_get(); without a spool nothing is remembered.  May wait for the disk. */
-int queue_database_get(struct queue *q, char text[SPOOL_DATABASE_MAX]);
-int queue_database_put(struct queue *q, const char *text);
+/*
+ * The database in which batches were stored, as it is remembered; "" when none is, or without a
+ * spool.  queue_database_look() reads the file, which metric-spool may have removed: it may wait for
+ * the disk.
+ */
+void queue_database(struct queue *q, char text[SPOOL_DATABASE_MAX]);
+void queue_database_look(struct queue *q, char text[SPOOL_DATABASE_MAX]);
+void queue_database_put(struct queue *q, const char *text);
 
 /* The server lacks none of the kept ones: from here on those whose time is over may go. */
 void queue_compared(struct queue *q);

@@ -167,7 +167,7 @@ struct batch *queue_due_first(struct queue_due *due); /* the oldest; NULL when t
 bool queue_backlog(struct queue *q);
 
 /* Somebody waits for this batch, which stays wanted until it leaves the list. */
-void queue_want(struct queue *q, struct batch *b);
+void queue_want(struct batch *b);
 
 /* It is committed, or lost: what came before it may be promised. */
 void queue_settle(struct queue *q, struct batch *b);
@@ -189,8 +189,12 @@ void queue_account_recovered(struct queue *q, uint64_t rows);
  */
 void queue_forget(struct queue *q, struct batch *b, bool ok);
 
-/* Those that are stored, and await files that are to be kept, end without them. */
-void queue_end_unfiled(struct queue *q);
+/*
+ * Looks after those that are stored, and await the files that are to be kept: they end once these
+ * are there, or where memory is short, or the disk refuses.
+ */
+void queue_review_unfiled(struct queue *q);
+void queue_end_unfiled(struct queue *q); /* all of them, without their files */
 
 /* Is there a number for the next batch? */
 bool queue_have_number(struct queue *q);

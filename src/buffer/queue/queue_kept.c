@@ -92,16 +92,30 @@ queue_clock_us(const struct queue *q)
 	return start_us ? start_us + clock_ns() / 1000 : 0;
 }
 
-int
-queue_database_get(struct queue *q, char text[SPOOL_DATABASE_MAX])
+void
+queue_database(struct queue *q, char text[SPOOL_DATABASE_MAX])
 {
-	return q->spool ? spool_database_get(q->spool, text) : -ENOENT;
+	text[0] = '\0';
+	if (q->disk)
+		disk_database(q->disk, text);
 }
 
-int
+void
+queue_database_look(struct queue *q, char text[SPOOL_DATABASE_MAX])
+{
+	int r = q->spool ? spool_database_get(q->spool, text) : -ENOENT;
+
+	if (r == -ENOENT)
+		text[0] = '\0';
+	else if (r < 0)
+		queue_database(q, text);
+}
+
+void
 queue_database_put(struct queue *q, const char *text)
 {
-	return q->spool ? spool_database_put(q->spool, text) : 0;
+	if (q->disk)
+		disk_put_database(q->disk, text);
 }
 
 void

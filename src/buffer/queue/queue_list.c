@@ -166,9 +166,8 @@ queue_detach(struct queue *q, struct batch *b)
 }
 
 void
-queue_want(struct queue *q, struct batch *b)
+queue_want(struct batch *b)
 {
-	(void)q;
 	if (b->wanted)
 		return;
 	b->wanted = true;

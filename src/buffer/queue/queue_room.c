@@ -100,6 +100,13 @@ trim_memory(struct queue *q, bool unsynced)
 	(void)pthread_mutex_unlock(&q->mutex);
 }
 
+/* Does memory wait for writes alone: of stored batches that await the files to be kept? */
+static bool
+memory_is_unfiled(const struct queue *q)
+{
+	return !TAILQ_EMPTY(&q->unfiled) || !TAILQ_EMPTY(&q->unfiled_told);
+}
+
 /* Is there memory of sealed batches that no writer has, which the disk thread may relieve? */
 static bool
 memory_can_be_freed(struct queue *q)
@@ -152,7 +159,7 @@ disk_will_relieve(struct queue *q)
 		return true;
 	if (q->stats->memory_bytes < DRAINED(q->limits.memory) && q->job_bytes > 0)
 		return true; /* it is what takes the memory */
-	return !q->sync_fails && memory_can_be_freed(q);
+	return memory_is_unfiled(q) || (!q->sync_fails && memory_can_be_freed(q));
 }
 
 /* Is memory all there is for now, and the policy one that goes on with it? */
@@ -219,8 +226,10 @@ relieve(struct queue *q)
 {
 	bool drops = q->limits.overflow != CONF_BLOCK, full;
 
-	if (q->spool)
+	if (q->spool) {
 		queue_collect_progress(q);
+		queue_review_unfiled(q);
+	}
 	trim_memory(q, drops && q->fullness != QUEUE_HAS_ROOM);
 	if (!q->spool)
 		return;

@@ -95,7 +95,7 @@ wait_for_batch(struct queue *q, struct queue_wait *w, struct batch *b)
 	if (b == q->open)
 		return; /* wanted once it is sealed */
 	(void)pthread_mutex_lock(&q->mutex);
-	queue_want(q, b);
+	queue_want(b);
 	(void)pthread_mutex_unlock(&q->mutex);
 }
 

@@ -175,8 +175,7 @@ queue_done(struct queue *q, struct batch *b)
 void
 queue_return(struct queue *q, struct batch *b, uint64_t after_ms)
 {
-	/* What was read back with damage is kept: reading again would report it again. */
-	if (after_ms && b->lost == 0) {
+	if (after_ms) {
 		free(b->loaded);
 		b->loaded = NULL;
 	}

@@ -2,11 +2,14 @@
 #include "buffer/spool/disk.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/thread.h"
 #include "buffer/spool/disk_internal.h"
+#include "log/log.h"
 
 /* ---- jobs; the lock is held ---- */
 
@@ -108,6 +111,22 @@ init_locks(struct disk *d)
 	(void)thread_cond_init(&d->ended);
 }
 
+/* Which one was stored in is not worth a refusal to start; but who cannot know it shall say so. */
+static void
+recall_database(struct disk *d)
+{
+	int r = spool_database_get(d->spool, d->database);
+
+	if (r == 0)
+		return;
+	d->database[0] = '\0';
+	if (r != -ENOENT)
+		log_event(LOG_WARNING, "spool_error", LOG_STR("file", SPOOL_DATABASE),
+			  LOG_STR("error", strerror(-r)),
+			  LOG_STR("hint", "nobody knows in which database the batches before were "
+					  "stored: the one that is met next is taken for it"));
+}
+
 int
 disk_start(struct spool *s, enum conf_sync sync, void (*news)(void *arg), void *arg,
 	   struct disk **ret)
@@ -124,6 +143,7 @@ disk_start(struct spool *s, enum conf_sync sync, void (*news)(void *arg), void *
 	d->keep_ms = d->max_bytes = UINT64_MAX; /* until disk_set_limits() */
 	d->removing_floor = d->stuck_floor = UINT64_MAX;
 	d->room = spool_free_bytes(s);
+	recall_database(d);
 	disk_jobs_init(&d->writes);
 	disk_jobs_init(&d->errands);
 	disk_jobs_init(&d->unkeeps);
@@ -378,6 +398,25 @@ disk_may_prune(struct disk *d)
 }
 
 void
+disk_put_database(struct disk *d, const char *text)
+{
+	(void)pthread_mutex_lock(&d->lock);
+	(void)snprintf(d->database, sizeof(d->database), "%s", text);
+	d->database_wanted = true;
+	d->database_retry_ms = 0;
+	poke(d);
+	(void)pthread_mutex_unlock(&d->lock);
+}
+
+void
+disk_database(struct disk *d, char text[SPOOL_DATABASE_MAX])
+{
+	(void)pthread_mutex_lock(&d->lock);
+	memcpy(text, d->database, sizeof(d->database));
+	(void)pthread_mutex_unlock(&d->lock);
+}
+
+void
 disk_use_reserve(struct disk *d)
 {
 	(void)pthread_mutex_lock(&d->lock);
@@ -486,6 +525,8 @@ disk_floor(struct disk *d)
 
 	(void)pthread_mutex_lock(&d->lock);
 	floor = d->removing_floor < d->stuck_floor ? d->removing_floor : d->stuck_floor;
+	if (spool_left_floor(d->spool) < floor)
+		floor = spool_left_floor(d->spool);
 	gone = spool_gone_floor(d->spool); /* after it: what is removed is either here or there */
 	if (gone != UINT64_MAX) {
 		d->names_wanted = true;

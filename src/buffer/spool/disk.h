@@ -99,6 +99,14 @@ void disk_set_limits(struct disk *d, uint64_t keep_ms, uint64_t max_bytes);
  */
 void disk_may_prune(struct disk *d);
 
+/*
+ * The database in which batches were stored (spool_database_put()) is written down soon.  Any
+ * thread.  disk_database() says what was written down last, as far as this process knows; "" when
+ * nothing was.
+ */
+void disk_put_database(struct disk *d, const char *text);
+void disk_database(struct disk *d, char text[SPOOL_DATABASE_MAX]);
+
 /* The reserve is given up, and what waits to be written is tried at once. */
 void disk_use_reserve(struct disk *d);
 

@@ -107,6 +107,9 @@ struct disk {
 	bool may_prune;
 	bool use_reserve;
 	bool names_wanted; /* removals are to last */
+	char database[SPOOL_DATABASE_MAX];
+	bool database_wanted; /* it is to be written down */
+	uint64_t database_retry_ms;
 	bool stop;
 	bool over;
 	const char *call;

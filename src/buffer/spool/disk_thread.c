@@ -14,6 +14,7 @@
 #include "log/log.h"
 
 #define UPKEEP_MS 1000
+#define DATABASE_RETRY_MS 60000
 #define SLICE_MS 20 /* of what is done in bulk, between two looks at what else waits */
 
 /* ---- calls ---- */
@@ -107,6 +108,13 @@ seal(struct disk_file *f)
 	return r;
 }
 
+/* Sealed files keep their descriptors until they are synced. */
+static bool
+frees_descriptors(struct disk *d, int r)
+{
+	return (r == -EMFILE || r == -ENFILE) && spool_sync(d->spool) == 0;
+}
+
 /*
  * A full disk takes it once stored batches that are only kept have given way, one after the other:
  * what is not stored yet has no other copy.
@@ -120,6 +128,8 @@ append_or_seal(struct disk *d, struct disk_job *job, const struct slab *slab)
 	do
 		r = job->task == DISK_WRITE ? append(d, job, slab) : seal(job->file);
 	while (is_no_space(r) && give_way(d, 0, &files));
+	if (job->task == DISK_WRITE && frees_descriptors(d, r))
+		r = append(d, job, slab);
 	say_released(files);
 	return r;
 }
@@ -374,6 +384,23 @@ do_names(struct disk *d)
 	call_end(d);
 }
 
+static void
+do_database(struct disk *d)
+{
+	char text[SPOOL_DATABASE_MAX];
+	int r;
+
+	d->database_wanted = false;
+	memcpy(text, d->database, sizeof(text));
+	call_begin(d, "write");
+	r = spool_database_put(d->spool, text);
+	call_end(d);
+	if (r == 0)
+		return;
+	d->database_wanted = true;
+	d->database_retry_ms = clock_ms() + DATABASE_RETRY_MS;
+}
+
 /* ---- errands ---- */
 
 static void
@@ -537,6 +564,7 @@ due_ms(const struct disk *d)
 	sooner(&due, d->writes.head, d->write_retry_ms);
 	sooner(&due, sync_due(d), d->sync_retry_ms);
 	sooner(&due, d->unkeeping > 0, d->unkeep_retry_ms);
+	sooner(&due, d->database_wanted, d->database_retry_ms);
 	return due;
 }
 
@@ -572,6 +600,8 @@ go_round(struct disk *d)
 		do_sync(d);
 	if (d->names_wanted)
 		do_names(d);
+	if (d->database_wanted && d->database_retry_ms <= now_ms)
+		do_database(d);
 	if (d->unkeeping > 0 && d->unkeep_retry_ms <= now_ms)
 		do_unkeep(d);
 	if (upkeep_due_ms(d) <= now_ms)

@@ -525,6 +525,7 @@ spool_open(const char *dir, enum conf_sync sync, struct spool **ret, char why[SP
 		return refuse(why, -ENOMEM, "spool %s: out of memory", dir);
 	s->fd = -1;
 	s->lock_fd = -1;
+	s->left_floor = UINT64_MAX;
 	s->gone_floor = UINT64_MAX;
 	s->sync = sync;
 	(void)pthread_mutex_init(&s->kept_lock, NULL);

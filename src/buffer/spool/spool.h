@@ -154,6 +154,9 @@ int spool_sync_some(struct spool *s, uint64_t until_ms);
  */
 uint64_t spool_gone_floor(const struct spool *s);
 
+/* The same of files that could not be read at the start, and that the next one tries again. */
+uint64_t spool_left_floor(const struct spool *s);
+
 /* Has these removals last; in each sync mode. */
 int spool_sync_names(struct spool *s);
 

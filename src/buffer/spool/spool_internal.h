@@ -75,6 +75,7 @@ struct spool {
 	_Atomic uint64_t kept_bytes;
 	_Atomic uint64_t next;       /* number */
 	_Atomic uint64_t limit;      /* numbers below it are reserved */
+	uint64_t left_floor;         /* likewise, of files that could not be read at the start */
 	_Atomic uint64_t gone_floor; /* the smallest number of a name that was removed or changed
 				       since the directory was synced; UINT64_MAX: none */
 	bool reserve_missing;        /* the disk did not have the room for it */

@@ -303,8 +303,10 @@ delete_first(struct spool *s, int64_t before_ms)
 	(void)pthread_mutex_lock(&s->kept_lock);
 	found =
 	    s->kept.first < s->kept.end && s->kept.entries[s->kept.first].stored_ms <= before_ms;
-	if (found)
+	if (found) {
 		k = s->kept.entries[s->kept.first++];
+		name_goes(s, k.header.number); /* who reads the list without it, reads this */
+	}
 	(void)pthread_mutex_unlock(&s->kept_lock);
 	if (!found)
 		return false;

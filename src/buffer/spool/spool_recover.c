@@ -261,10 +261,13 @@ seal_in_place(const struct spool *s, const char *name, const struct scan *sc)
 
 /* It cannot be read now.  That says nothing of what is in it: perhaps the next start can. */
 static void
-leave(const struct spool *s, const char *name, int error)
+leave(struct spool *s, const char *name, int error)
 {
 	char path[SPOOL_PATH_MAX];
+	uint64_t number;
 
+	if (spool_name_parse(name, &number) && number < s->left_floor)
+		s->left_floor = number;
 	spool_path(s, name, path);
 	log_event(LOG_ERR, "spool_error", LOG_STR("file", path), LOG_STR("error", strerror(-error)),
 		  LOG_STR("hint", error == -EIO
@@ -275,7 +278,7 @@ leave(const struct spool *s, const char *name, int error)
 }
 
 static void
-recover_unreadable(const struct spool *s, const char *name, int error)
+recover_unreadable(struct spool *s, const char *name, int error)
 {
 	if (error == -ENOENT)
 		return;

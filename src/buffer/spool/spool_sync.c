@@ -121,6 +121,12 @@ spool_gone_floor(const struct spool *s)
 	return s->gone_floor;
 }
 
+uint64_t
+spool_left_floor(const struct spool *s)
+{
+	return s->left_floor;
+}
+
 int
 spool_sync_names(struct spool *s)
 {
