@@ -171,7 +171,7 @@ upkeep_server(const struct upkeep *u)
 static bool
 is_same(const struct store_ledger *l, const struct batch_view *b)
 {
-	if (!l->spans || b->rows > l->rows)
+	if (l->partial || !l->spans || b->rows > l->rows)
 		return false;
 	if (!l->has_opened || !b->opened_us)
 		return true;
@@ -185,12 +185,21 @@ store_recognise(const struct store_ledger *l, const struct batch_view *b, struct
 {
 	if (is_same(l, b))
 		return STORE_OK;
+	err->conflict = true;
+	err->batch_only = true;
+	if (l->partial && l->opened_us == b->opened_us) {
+		(void)snprintf(err->text, sizeof(err->text),
+			       "%" PRIu64 " rows of the batch are stored, and its file has lost "
+			       "some since: nobody knows which",
+			       l->rows);
+		err->hint = "send what the table lacks of it by hand: 'metric-spool cat -r' "
+			    "gives its metrics";
+		return STORE_HOLD;
+	}
 	(void)snprintf(err->text, sizeof(err->text),
 		       "the ledger holds another batch under the number %" PRIu64
 		       " of collector %s",
 		       b->number, b->collector);
-	err->conflict = true;
-	err->batch_only = true;
 	err->disjoint = l->has_opened && b->opened_us && l->opened_us != b->opened_us;
 	err->hint = "another collector has the identity of this one, whose spool is a copy of the "
 		    "other's or the other way round: stop the copy, and give it an identity of its "

@@ -154,6 +154,7 @@ uint64_t upkeep_server(const struct upkeep *u);
 struct store_ledger {
 	uint64_t rows; /* those that were refused among them */
 	uint64_t bytes;
+	bool partial;    /* the batch was stored in parts, and some are missing */
 	bool has_opened; /* rows of before it was recorded do not */
 	uint64_t opened_us;
 	bool spans; /* its times reach from the batch's first to its last */

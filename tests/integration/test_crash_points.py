@@ -4,11 +4,13 @@ there, and the next start goes on with the same spool.
 """
 import os
 import subprocess
+from contextlib import closing
 
 import pytest
 
 import processes
 from cluster import free_port
+from crowds import ROWS, crowd, crowded_database, leave_locks
 from faults import Load, assert_all_there_once, settle
 from programs import ROOT
 from waiting import wait_until
@@ -26,6 +28,7 @@ POINTS = {
         *("before_ledger_insert", "after_ledger_insert", "before_commit", "after_commit"),
     ],
 }
+DIVIDED = "after_part"
 AGAIN = ["after_block_write", "after_sync", "before_seal", "after_commit", "after_unlink"]
 MATRIX = [
     (store, point + passage)
@@ -103,6 +106,26 @@ def test_killed_while_a_row_is_rejected(new_collector, start_to_crash, database,
     assert database.rows("SELECT value FROM metric_collectord.rejected") == [(13,)]
 
 
+def test_killed_between_two_parts(new_collector, start_to_crash, own_cluster):
+    """A batch that is too large for the server is stored in parts, and goes on where it was."""
+    database = crowded_database(own_cluster)
+    collector = start_to_crash(database, DIVIDED, batch__interval=3600)
+    collector.wait_event("maintenance_done")
+    collector.wait_event("database_connected")
+    with closing(database.connect()) as connection:
+        leave_locks(connection, 300)
+        with collector.sender() as sender:
+            sender.send(crowd())
+            assert sender.sync(1) == 0
+            collector.flush()
+            kill_at_point(collector)
+        assert 0 < database.value("SELECT count(*) FROM metrics") < ROWS
+    collector = new_collector(database).start()
+    settle(collector)
+    assert collector.stop() == 0
+    assert database.rows("SELECT count(*), count(DISTINCT value) FROM metrics") == [(ROWS, ROWS)]
+
+
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_killed_while_a_batch_is_kept(new_collector, start_to_crash, database, side):
     """With buffer.keep a stored batch's file gets another name, where otherwise it is removed."""
@@ -146,4 +169,4 @@ def test_every_point_has_a_run():
         check=True,
     ).stdout.splitlines()
     named = {line.split('"')[1] for line in lines} - {"NAME"}
-    assert named == {point for points in POINTS.values() for point in points}
+    assert named == {point for points in POINTS.values() for point in points} | {DIVIDED}

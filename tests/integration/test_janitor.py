@@ -169,19 +169,6 @@ def test_a_large_crowd_moves(start_collector, database):
     assert database.value("SELECT count(*) FROM metrics_default") == 0
 
 
-def test_database_that_was_dropped_is_made_anew(start_collector, cluster):
-    database = cluster.create_database()
-    collector = start_collector(database, database__connections=2)
-    ask(collector, frame("m", 1), 1)
-    mark = collector.mark()
-    cluster.execute(f'DROP DATABASE "{database.name}" WITH (FORCE)')
-    ask(collector, frame("m", 2), 1)
-    assert collector.find("migration_applied", since=mark)
-    assert database.rows("SELECT value FROM metrics") == [(2.0,)]
-    wait_until(lambda: collector.stop() == 0)
-    cluster.execute(f'DROP DATABASE "{database.name}" WITH (FORCE)')
-
-
 def test_tables_that_were_dropped_are_made_anew(start_collector, database):
     """A restore that went wrong, say.  Nobody has to restart the collector."""
     collector = start_collector(database)
@@ -189,7 +176,8 @@ def test_tables_that_were_dropped_are_made_anew(start_collector, database):
     database.execute("DROP SCHEMA metric_collectord CASCADE; DROP TABLE metrics")
     mark = collector.mark()
     ask(collector, frame("m", 2), 1)
-    assert len(collector.find("migration_applied", since=mark)) == 1
+    versions = [event["version"] for event in collector.find("migration_applied", since=mark)]
+    assert versions and versions == sorted(set(versions))
     assert database.rows("SELECT value FROM metrics") == [(2.0,)]
 
 

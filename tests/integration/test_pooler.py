@@ -88,6 +88,22 @@ def finish(collector, database, load):
 # ---- storing ----
 
 
+def test_a_table_that_somebody_has_left_on_a_backend(database, new_pooler, new_collector):
+    """A temporary table of the same name is not meant."""
+    pooler = new_pooler(database.cluster.port, default_pool_size=1)
+    collector = start_through(new_collector, pooler, database.name, database__connections=1)
+    collector.wait_event("maintenance_done")
+    other = psycopg2.connect(pooler.uri(database.name))
+    other.autocommit = True
+    with other.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE metrics AS SELECT * FROM public.metrics LIMIT 0")
+    with collector.sender() as sender:
+        sender.send(series("m", 100))
+        assert sender.sync(2) == 0
+    assert database.value("SELECT count(*) FROM public.metrics") == 100
+    other.close()
+
+
 @pytest.mark.threads
 @pytest.mark.parametrize("connections", [1, 2, 4])
 def test_each_transaction_meets_another_backend(database, new_pooler, new_collector, connections):

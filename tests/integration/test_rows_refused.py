@@ -1,9 +1,9 @@
 """Errors that a batch meets: is it a row, a part of the batch, a partition, or the table?"""
 from contextlib import closing
 
-import psycopg2
 import pytest
 
+from crowds import ROWS, crowd, crowded_database, leave_locks
 from waiting import wait_until
 from wire import T0, frame, series
 
@@ -111,6 +111,36 @@ def test_many_refused_rows_are_quick_and_delay_nobody(start_collector, database)
     assert refused["seconds"] < 10 * max(clean["seconds"], 2)
     assert database.count("metric_collectord.rejected") == rows
     assert database.count() == rows + 1
+
+
+def test_a_refused_row_does_not_speak_for_the_others(start_collector, database):
+    """A duplicate is refused, and a trigger of the table's is broken for all."""
+    collector = start_collector(database, batch__interval=3600)
+    collector.wait_event("database_connected")
+    collector.send(series("m", 1))
+    collector.flush()
+    database.wait_count(1)
+    database.execute(
+        "CREATE UNIQUE INDEX one_each ON metrics (time, metric_name);"
+        + rule("INSERT INTO gone VALUES (1);", when="AFTER", returns="RETURN NULL;")
+    )
+    collector.send(series("m", 50))
+    collector.flush()
+    assert_held(collector, database, 50, "42P01", "rule")
+    database.execute("DROP TRIGGER rule ON metrics")
+    database.wait_count(50, timeout=60)
+    database.wait_count(1, "metric_collectord.rejected")
+
+
+def test_notices_are_not_read(start_collector, database):
+    """A trigger that has much to say, for each row."""
+    rows = 60_000
+    collector = start_collector(database, batch__interval=3600, batch__max_rows=rows)
+    collector.wait_event("database_connected")
+    database.execute(rule("RAISE NOTICE '%', repeat('x', 600);"))
+    collector.send(series("m", rows))
+    database.wait_count(rows, timeout=60)
+    assert not collector.find("database_unavailable")
 
 
 def test_role_without_temporary_tables(start_collector, cluster, database, role):
@@ -232,49 +262,23 @@ def test_one_partition_that_refuses(start_collector, database):
 # ---- a batch that is too large ----
 
 
-def leave_locks(connection, free):
-    """Takes all room for locks that the server has, but for so many."""
-    cursor = connection.cursor()
-    taken = 0
-    with pytest.raises(psycopg2.errors.OutOfMemory):
-        while taken < 100_000:
-            cursor.execute(
-                "SELECT count(pg_advisory_lock(i)) FROM generate_series(%s, %s) i",
-                (taken, taken + 99),
-            )
-            taken += 100
-    cursor.execute("SELECT count(pg_advisory_unlock(i)) FROM generate_series(0, %s) i", (free - 1,))
-
-
 def test_more_partitions_than_locks(start_collector, own_cluster):
     """Parts of the batch are transactions of their own, and each row is stored once."""
-    partitions = 200
-    rows = 10 * partitions
-    own_cluster.settings.update(max_locks_per_transaction="10", max_connections="20")
-    database = own_cluster.start().create_database()
-    database.execute(TABLE + " PARTITION BY RANGE (time); CREATE INDEX ON metrics (time)")
-    database.execute(
-        f"""DO $$ BEGIN FOR i IN 0..{partitions - 1} LOOP EXECUTE format(
-            'CREATE TABLE p%s PARTITION OF metrics FOR VALUES FROM (%L) TO (%L)', i,
-            timestamptz '2025-06-15Z' + i * interval '1 day',
-            timestamptz '2025-06-16Z' + i * interval '1 day'); END LOOP; END $$"""
-    )
+    database = crowded_database(own_cluster)
     collector = start_collector(database, batch__interval=3600)
     collector.wait_event("maintenance_done")
     collector.wait_event("database_connected")
     with closing(database.connect()) as connection:
         leave_locks(connection, 300)
-        collector.send(
-            b"".join(frame("m", i, T0 + (i % partitions) * DAY + i) for i in range(rows))
-        )
+        collector.send(crowd())
         collector.flush()
         assert collector.wait_event("batch_divided")["sqlstate"] == "53200"
-        collector.wait_statistics(timeout=60, stored=rows, rejected=0, buffered=0)
+        collector.wait_statistics(timeout=60, stored=ROWS, rejected=0, buffered=0)
     assert database.rows(
         "SELECT rows, rejected, bytes > 0, complete_until IS NOT NULL"
         " FROM metric_collectord.batches"
-    ) == [(rows, 0, True, True)]
-    assert database.rows("SELECT count(*), count(DISTINCT value) FROM metrics") == [(rows, rows)]
+    ) == [(ROWS, 0, True, True)]
+    assert database.rows("SELECT count(*), count(DISTINCT value) FROM metrics") == [(ROWS, ROWS)]
 
 
 # ---- TimescaleDB ----

@@ -102,6 +102,26 @@ START_TEST(a_batch_opened_at_another_time_is_another_batch)
 }
 END_TEST
 
+/* Some of its parts are stored, and then the spool lost some of the rest. */
+START_TEST(parts_of_a_batch_that_has_shrunk_since)
+{
+	struct store *s = open_store();
+
+	fill_batch(1, 60);
+	assert_put(s, 60, 0, false);
+	(void)SQL("UPDATE metric_collectord.batches SET bytes = -2 * bytes");
+	fill_batch(1, 50);
+	assert_held(s, "23505");
+	ck_assert_ptr_nonnull(strstr(err.text, "60 rows of the batch are stored"));
+	ck_assert(err.batch_only);
+	ck_assert(!err.disjoint);
+	fill_batch(1, 100);
+	assert_held(s, "23505");
+	store_close(s);
+	ck_assert_str_eq(METRICS, "60");
+}
+END_TEST
+
 /* The file's header was damaged: what is left of it tells as much as it can. */
 START_TEST(a_batch_whose_file_does_not_know_the_instant)
 {
@@ -630,6 +650,7 @@ add_tests(Suite *s)
 	tcase_add_test(tc, two_daemons_with_one_identity_are_told_apart);
 	tcase_add_test(tc, a_batch_opened_at_another_time_is_another_batch);
 	tcase_add_test(tc, a_batch_whose_file_does_not_know_the_instant);
+	tcase_add_test(tc, parts_of_a_batch_that_has_shrunk_since);
 	tcase_add_test(tc, a_ledger_row_of_before_that_lacks_the_instant);
 	tcase_add_test(tc, commits_are_synchronous);
 	tcase_add_loop_test(tc, single_rows_are_isolated, 0, COUNT(refusals));

@@ -297,7 +297,8 @@ ledger_read(const PGresult *r, uint64_t *rejected, struct store_ledger *l)
 {
 	*rejected = strtoull(PQgetvalue(r, 0, 1), NULL, 10);
 	l->rows = strtoull(PQgetvalue(r, 0, 0), NULL, 10) + *rejected;
-	l->bytes = strtoull(PQgetvalue(r, 0, 2), NULL, 10);
+	l->partial = *PQgetvalue(r, 0, 2) == '-';
+	l->bytes = strtoull(PQgetvalue(r, 0, 2) + l->partial, NULL, 10);
 	l->has_opened = !PQgetisnull(r, 0, 3);
 	l->opened_us = (uint64_t)strtoll(PQgetvalue(r, 0, 3), NULL, 10);
 	l->spans = *PQgetvalue(r, 0, 4) == 't';
@@ -396,7 +397,7 @@ is_too_large(enum store_status st, const struct store_error *err)
 
 /*
  * The statement that goes with a part.  The first claims the row; each other counts its rows there,
- * and fails (22012) unless the row is as the part before has left it.  The last one makes it what it
+ * and fails (2201F) unless the row is as the part before has left it.  The last one makes it what it
  * would have been.
  */
 static void
@@ -419,7 +420,7 @@ part_sql(char sql[LEDGER_MAX], const struct divide *d, const struct batch_view *
 		       ", bytes = %s bytes%s, stored_at = pg_catalog.now()"
 		       " WHERE collector = '%s' AND batch = %" PRIu64
 		       " AND bytes = -%zu AND rows + rejected = %" PRIu64
-		       " RETURNING 1) SELECT 1 / pg_catalog.count(*) FROM part",
+		       " RETURNING 1) SELECT pg_catalog.sqrt(pg_catalog.count(*) - 1) FROM part",
 		       part->rows, last ? "-" : "", set, b->collector, b->number, b->bytes,
 		       d->done);
 }
@@ -448,7 +449,7 @@ put_parts(struct postgres *p, struct divide *d, struct store_result *ret, struct
 			st = STORE_OK;
 		}
 	}
-	if (st == STORE_HOLD && d->done > 0 && strcmp(err->sqlstate, "22012") == 0)
+	if (st == STORE_HOLD && d->done > 0 && strcmp(err->sqlstate, "2201F") == 0)
 		return ledger_moved(err);
 	/* a single row, or what was stored shows that the server works: others need not wait */
 	if (is_too_large(st, err) || (st == STORE_RETRY && d->done > 0))

@@ -43,11 +43,8 @@ static const char *const statement_sql[ST_COUNT] = {
 	"WHERE collector = ?1 AND batch < ?2 AND stored_at < ?3 ORDER BY batch LIMIT ?4)",
     [ST_LEDGER_SETTLE] = "DELETE FROM metric_collectord_batches "
 			 "WHERE collector = ?1 AND batch <= ?2 AND stored_at < ?3",
-    [ST_LEDGER_GONE] =
-	"DELETE FROM metric_collectord_batches WHERE (collector, batch) IN ("
-	"SELECT collector, batch FROM metric_collectord_batches b WHERE collector <> ?1 AND "
-	"NOT EXISTS (SELECT 1 FROM metric_collectord_batches y WHERE y.collector = b.collector "
-	"AND y.stored_at >= ?2) LIMIT ?3)",
+    [ST_LEDGER_GONE] = "SELECT collector FROM metric_collectord_batches WHERE collector <> ?1 "
+		       "GROUP BY collector HAVING max(stored_at) < ?2 LIMIT 1",
     [ST_METRIC] = "INSERT INTO metrics (time, metric_name, value) VALUES (?1, ?2, ?3)",
     [ST_REJECT] = "INSERT INTO metric_collectord_rejected (time, name, value, reason, error, "
 		  "collector, batch, rejected_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",

@@ -25,7 +25,7 @@ enum sqlite_statement {
 	ST_LEDGER_OLD, /* collector, below batch, before stored_at, n -> the greatest of the first n
 			*/
 	ST_LEDGER_SETTLE, /* collector, up to batch, before stored_at */
-	ST_LEDGER_GONE,   /* collector that is left alone, before stored_at, n */
+	ST_LEDGER_GONE,   /* collector left alone, before stored_at -> another one, or none */
 	ST_METRIC,        /* time, metric_name, value */
 	ST_REJECT,        /* time, name, value, reason, error, collector, batch, rejected_at */
 	ST_COUNT,

@@ -8,6 +8,7 @@
 #include "store/store.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,22 +152,40 @@ clean_ledger(struct sqlite_upkeep *u, const char *collector, uint64_t floor, uin
 	return clean(&u->db, &o, err);
 }
 
+/* A collector all of whose rows are older; "" when there is none.  Only reads. */
+static int
+find_gone(struct sqlite_db *s, const char *collector, uint64_t before_us, char gone[UUID_TEXT])
+{
+	sqlite3_stmt *st = s->st[ST_LEDGER_GONE];
+	struct iso_time before = ISO_TIME_NONE;
+
+	gone[0] = '\0';
+	bind_text(st, 1, collector, strlen(collector));
+	bind_time(st, 2, &before, before_us);
+	if (sqlite3_step(st) == SQLITE_ROW)
+		(void)snprintf(gone, UUID_TEXT, "%s", (const char *)sqlite3_column_text(st, 0));
+	return sqlite3_reset(st);
+}
+
 static enum store_status
 clean_gone(struct sqlite_db *s, const char *collector, uint64_t before_us, struct store_error *err)
 {
-	sqlite3_stmt *st = s->st[ST_LEDGER_GONE];
 	enum store_status status = STORE_OK;
-	struct iso_time before = ISO_TIME_NONE;
-	int rc, gone = CLEAN_ROWS;
+	char gone[UUID_TEXT], last[UUID_TEXT] = "";
 
-	while (status == STORE_OK && gone == CLEAN_ROWS) {
-		bind_text(st, 1, collector, strlen(collector));
-		bind_time(st, 2, &before, before_us);
-		bind_u64(st, 3, CLEAN_ROWS);
-		rc = sqlite_db_execute(s, ST_LEDGER_GONE);
-		gone = sqlite3_changes(s->db);
-		status = rc == SQLITE_OK ? sqlite_db_pause(s, SQLITE_PAUSE_MS)
-					 : sqlite_db_fail(s, rc, err);
+	while (status == STORE_OK) {
+		struct old o = {.collector = gone,
+				.below = INT64_MAX,
+				.before = ISO_TIME_NONE,
+				.before_us = before_us};
+		int rc = find_gone(s, collector, before_us, gone);
+
+		if (rc != SQLITE_OK)
+			return sqlite_db_fail(s, rc, err);
+		if (!*gone || strcmp(gone, last) == 0) /* a name that is none of ours stays */
+			break;
+		memcpy(last, gone, sizeof(last));
+		status = clean(s, &o, err);
 	}
 	return status;
 }

@@ -29,7 +29,8 @@
 #define TAIL_FIELDS 4
 #define TAIL_MAX (4 * TAIL_FIELDS + ISOLATE_REASON_MAX + STORE_ERROR_MAX + 16 + 8)
 
-#define SHOWN_MAX 5 /* rows that are logged one by one */
+#define SHOWN_MAX 5    /* rows that are logged one by one */
+#define SUSPECTS_MAX 4 /* SQLSTATEs that are looked into */
 
 struct part {
 	struct isolate_rows rows;
@@ -41,6 +42,12 @@ struct shown {
 	const uint8_t *frame;
 	char sqlstate[6];
 	char error[STORE_ERROR_MAX];
+};
+
+/* The first row that was refused with an SQLSTATE. */
+struct suspect {
+	const uint8_t *frame;
+	char sqlstate[6];
 };
 
 struct isolation {
@@ -55,7 +62,8 @@ struct isolation {
 	uint64_t rejected; /* those that were */
 	uint64_t stored;
 	const uint8_t *first_stored; /* frames, NULL: none */
-	const uint8_t *first_rejected;
+	struct suspect suspects[SUSPECTS_MAX];
+	unsigned n_suspects;
 	struct shown shown[SHOWN_MAX];
 	struct store_error *err;
 };
@@ -154,6 +162,20 @@ show(struct isolation *i, const uint8_t *frame, const char *sqlstate, const char
 	(void)snprintf(s->error, sizeof(s->error), "%s", error);
 }
 
+static void
+suspect(struct isolation *i, const uint8_t *frame, const char *sqlstate)
+{
+	unsigned n = 0;
+
+	while (n < i->n_suspects && strcmp(i->suspects[n].sqlstate, sqlstate) != 0)
+		n++;
+	if (n < i->n_suspects || n == SUSPECTS_MAX || !frame)
+		return;
+	i->suspects[n].frame = frame;
+	(void)snprintf(i->suspects[n].sqlstate, sizeof(i->suspects[n].sqlstate), "%s", sqlstate);
+	i->n_suspects++;
+}
+
 /* Puts a single row that was refused, as err says, into the rejected table. */
 static enum store_status
 reject(struct isolation *i, const struct part *p, bool raised)
@@ -188,8 +210,7 @@ reject(struct isolation *i, const struct part *p, bool raised)
 		i->untried++;
 		return STORE_OK;
 	}
-	if (!i->first_rejected)
-		i->first_rejected = p->rows.frames;
+	suspect(i, p->rows.frames, sqlstate);
 	i->rejected++;
 	return STORE_OK;
 }
@@ -357,6 +378,20 @@ show_sieved(struct isolation *i)
 	return st;
 }
 
+static enum store_status
+suspect_sieved(struct isolation *i)
+{
+	PGresult *r = NULL;
+	enum store_status st = sieve_states(i->c, SUSPECTS_MAX, &r, i->err);
+	int n, states = st == STORE_OK ? PQntuples(r) : 0;
+
+	for (n = 0; n < states; n++)
+		suspect(i, frame_of(i->b, strtoull(PQgetvalue(r, n, 1), NULL, 10)),
+			PQgetvalue(r, n, 0));
+	PQclear(r);
+	return st;
+}
+
 /* Tries all rows; *usable is as sieve_fill() sets it. */
 static enum store_status
 sieve(struct isolation *i, bool *usable)
@@ -369,11 +404,12 @@ sieve(struct isolation *i, bool *usable)
 	st = sieve_run(i->c, i->b->rows, &res, i->err);
 	if (st == STORE_OK && res.refused)
 		st = show_sieved(i);
+	if (st == STORE_OK && res.refused)
+		st = suspect_sieved(i);
 	if (st != STORE_OK)
 		return st;
 	i->rejected = res.refused < i->b->rows ? res.refused : i->b->rows;
 	i->stored = i->b->rows - i->rejected;
-	i->first_rejected = frame_of(i->b, res.first_refused);
 	i->first_stored = frame_of(i->b, res.first_stored);
 	st = sieve_reject(i->c, i->b, i->err);
 	if (st != STORE_OK)
@@ -383,7 +419,7 @@ sieve(struct isolation *i, bool *usable)
 
 /* ---- all of it ---- */
 
-/* Most rows were refused: are these to blame? */
+/* Is the row to blame for what was met? */
 static enum store_status
 judge(struct isolation *i, const uint8_t *frame)
 {
@@ -392,6 +428,17 @@ judge(struct isolation *i, const uint8_t *frame)
 	    blame_judge(i->blame, i->c, frame, i->first_stored, &verdict, i->err);
 
 	return st == STORE_OK && verdict != BLAME_ROWS ? STORE_HOLD : st;
+}
+
+/* Most rows were refused, perhaps for several reasons: the table is one as soon as one of them is. */
+static enum store_status
+judge_all(struct isolation *i)
+{
+	enum store_status st = STORE_OK;
+
+	for (unsigned n = 0; n < i->n_suspects && st == STORE_OK; n++)
+		st = judge(i, i->suspects[n].frame);
+	return st;
 }
 
 static enum store_status
@@ -412,9 +459,7 @@ try_rows(struct isolation *i, bool whole_first)
 
 		st = try_part(i, &p);
 	}
-	if (st == STORE_OK && i->rejected > i->stored && i->first_rejected)
-		st = judge(i, i->first_rejected);
-	return st;
+	return st == STORE_OK && i->rejected > i->stored ? judge_all(i) : st;
 }
 
 static enum store_status
@@ -445,6 +490,7 @@ static void
 tell(const struct isolation *i)
 {
 	const struct shown *s = i->shown;
+	bool same = i->n_suspects == 1;
 	struct frame f;
 	uint64_t n;
 
@@ -459,8 +505,9 @@ tell(const struct isolation *i)
 	if (i->rejected > SHOWN_MAX)
 		log_event_limited(LOG_WARNING, "rows_rejected", "rows_rejected",
 				  LOG_U64("batch", i->b->number), LOG_U64("rows", i->rejected),
-				  LOG_U64("stored", i->stored), LOG_STR("sqlstate", s[0].sqlstate),
-				  LOG_STR("error", s[0].error));
+				  LOG_U64("stored", i->stored),
+				  same ? LOG_STR("sqlstate", s[0].sqlstate) : LOG_NONE,
+				  same ? LOG_STR("error", s[0].error) : LOG_NONE);
 }
 
 enum store_status

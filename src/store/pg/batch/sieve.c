@@ -62,7 +62,8 @@ static const char make_sql[] =
 	" BEGIN PERFORM FROM _timescaledb_functions.create_chunk("                           \
 	" 'metrics'::pg_catalog.regclass, pg_catalog.jsonb_build_object('time',"             \
 	" pg_catalog.jsonb_build_array(one.start, one.start + chunk_us)));"                  \
-	" EXCEPTION WHEN OTHERS THEN NULL; END;"                                             \
+	" EXCEPTION WHEN OTHERS THEN GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE;"     \
+	" IF state ~ '" SIEVE_PASSING "' THEN RAISE; END IF; END;"                           \
 	"END LOOP;"
 static const char run_sql[] =
     "DO $sieve$ DECLARE"
@@ -127,7 +128,7 @@ static const char run_sql[] =
     "SELECT pg_catalog.split_part(pg_catalog.current_setting('" AT "'), ' ', 1)";
 
 static const char result_sql[] =
-    "SELECT pg_catalog.count(*), COALESCE(pg_catalog.min(n), 0),"
+    "SELECT pg_catalog.count(*),"
     " pg_catalog.split_part(pg_catalog.current_setting('" AT "'), ' ', 4) FROM " REFUSED;
 
 /* As in isolate.c: any byte that is not ASCII, and the backslash, as \xHH. */
@@ -183,12 +184,11 @@ static enum store_status
 read_result(struct pg_conn *c, struct sieve_result *ret, struct store_error *err)
 {
 	PGresult *r = NULL;
-	enum store_status st = pg_select(c, result_sql, PG_ROW(3), &r, err);
+	enum store_status st = pg_select(c, result_sql, PG_ROW(2), &r, err);
 
 	if (st == STORE_OK)
 		*ret = (struct sieve_result){strtoull(PQgetvalue(r, 0, 0), NULL, 10),
-					     strtoull(PQgetvalue(r, 0, 1), NULL, 10),
-					     strtoull(PQgetvalue(r, 0, 2), NULL, 10)};
+					     strtoull(PQgetvalue(r, 0, 1), NULL, 10)};
 	PQclear(r);
 	return st;
 }
@@ -260,4 +260,16 @@ sieve_show(struct pg_conn *c, unsigned max, PGresult **ret, struct store_error *
 	(void)snprintf(sql, sizeof(sql),
 		       "SELECT n, state, error FROM " REFUSED " ORDER BY n LIMIT %u", max);
 	return pg_select(c, sql, PG_ROWS(3), ret, err);
+}
+
+enum store_status
+sieve_states(struct pg_conn *c, unsigned max, PGresult **ret, struct store_error *err)
+{
+	char sql[192];
+
+	(void)snprintf(sql, sizeof(sql),
+		       "SELECT state, pg_catalog.min(n) FROM " REFUSED
+		       " GROUP BY state ORDER BY pg_catalog.count(*) DESC, 2 LIMIT %u",
+		       max);
+	return pg_select(c, sql, PG_ROWS(2), ret, err);
 }

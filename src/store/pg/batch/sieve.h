@@ -13,7 +13,6 @@
 /* What came of it.  Rows are counted from 1, in the order of the batch; 0: none. */
 struct sieve_result {
 	uint64_t refused;
-	uint64_t first_refused;
 	uint64_t first_stored;
 };
 
@@ -34,6 +33,10 @@ enum store_status sieve_run(struct pg_conn *c, uint64_t rows, struct sieve_resul
 
 /* Copies the refused ones to the rejected table. */
 enum store_status sieve_reject(struct pg_conn *c, const struct batch_view *b,
+			       struct store_error *err);
+
+/* The first refused row of each SQLSTATE, the most frequent ones first: SQLSTATE, n; for PQclear(). */
+enum store_status sieve_states(struct pg_conn *c, unsigned max, PGresult **ret,
 			       struct store_error *err);
 
 /* The first refused rows, at most that many: n, SQLSTATE, error; for PQclear(). */

@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 
-#define STEP_US 1000000                         /* a clock that was set, and did not just drift */
+#define STEP_US 100000                          /* a clock that was set, and did not just drift */
 #define CLOCK_LASTS_US (60 * UINT64_C(1000000)) /* between two looks at the server's */
 
 #define SERVER_US "(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8"
@@ -63,7 +63,10 @@ static const char known_sql[] =
     " ON h.schema = pg_catalog.quote_ident(n.nspname)";
 static const char unknown_sql[] = "SELECT oid, nspname FROM pg_catalog.pg_namespace WHERE false";
 
-/* The first one first: the others shall have the time. */
+/*
+ * The first one first: the others shall have the time.  Whoever raises notices does so for each row,
+ * and nobody reads them here.
+ */
 #define SETTINGS                                      \
 	"SET LOCAL statement_timeout = 0;"            \
 	"SET LOCAL lock_timeout = '10s';"             \
@@ -74,6 +77,7 @@ static const char unknown_sql[] = "SELECT oid, nspname FROM pg_catalog.pg_namesp
 	"SET LOCAL standard_conforming_strings = on;" \
 	"SET LOCAL quote_all_identifiers = off;"      \
 	"SET LOCAL row_security = on;"                \
+	"SET LOCAL client_min_messages = error;"      \
 	"SET LOCAL idle_in_transaction_session_timeout = '60s';"
 
 void
@@ -86,7 +90,10 @@ pg_session_done(struct pg_conn *c)
 	c->clock.server_us = 0;
 }
 
-/* What every transaction of this connection begins with. */
+/*
+ * What every transaction of this connection begins with.  pg_temp comes last: where it is not named
+ * it comes first, and a pooler's backend may have somebody's temporary table metrics.
+ */
 static enum store_status
 compose(struct pg_conn *c, const char *rest, struct store_error *err)
 {
@@ -101,8 +108,8 @@ compose(struct pg_conn *c, const char *rest, struct store_error *err)
 	free(c->prefix);
 	c->begin = c->prefix = NULL;
 	if (c->home)
-		n = asprintf(&settings, SETTINGS "%sSET LOCAL search_path = %s%s%s;", limit,
-			     c->home, *rest ? ", " : "", rest);
+		n = asprintf(&settings, SETTINGS "%sSET LOCAL search_path = %s%s%s, pg_temp;",
+			     limit, c->home, *rest ? ", " : "", rest);
 	else
 		n = asprintf(&settings, SETTINGS "%s", limit);
 	if (n < 0)
@@ -222,7 +229,8 @@ pg_instant(struct pg_conn *c, uint64_t ours_us, uint64_t *ret, struct store_erro
 	/* our clock was read after the server's: the difference is too small rather than too great */
 	at = (int64_t)(ours_us + c->clock.server_us - c->clock.real_us);
 	now = (int64_t)(c->clock.server_us + mono_us - c->clock.mono_us);
-	*ret = at > 0 && at < now + STEP_US ? (uint64_t)at : 0;
+	if (at > 0 && at < now + STEP_US)
+		*ret = (uint64_t)(at < now ? at : now);
 	return STORE_OK;
 }
 

@@ -74,8 +74,9 @@ pg_watch_hint(const struct pg_sight *s)
 	case PG_SEEN_DONE:
 		return NULL;
 	case PG_SEEN_WAITING:
-		return "the session with this pid holds the lock: let it end, or end it with "
-		       "pg_terminate_backend()";
+		return s->pid ? "the session with this pid holds the lock: let it end, or end it "
+				"with pg_terminate_backend()"
+			      : "another session holds the lock: pg_locks tells which";
 	case PG_SEEN_STANDBY:
 		return "a commit waits for a standby: start it, or change "
 		       "synchronous_standby_names of the server";

@@ -147,6 +147,20 @@ janitor_free(struct upkeep *base)
 
 /* ---- before the first batch ---- */
 
+static enum store_status
+is_followed(struct pg_janitor *p, const struct pg_params *params, bool *ret,
+	    struct store_error *err)
+{
+	PGresult *r = NULL;
+	enum store_status st = pg_select_params(
+	    &p->c, "SELECT EXISTS (SELECT FROM metric_collectord.home WHERE schema = $1)", params,
+	    PG_ROW(1), &r, err);
+
+	*ret = st == STORE_OK && *PQgetvalue(r, 0, 0) == 't';
+	PQclear(r);
+	return st;
+}
+
 /*
  * The table is recorded where it is found, should somebody have moved it.  Only who has made the
  * functions for readers may make them again.
@@ -157,14 +171,19 @@ follow_table(struct pg_janitor *p, struct store_error *err)
 	const char *values[] = {p->c.home};
 	const struct pg_params params = {.n = 1, .values = values};
 	enum store_status st = pg_session(&p->c, err);
+	bool followed = false;
 
 	if (st != STORE_OK || !p->c.home || !p->conf->database.migrate)
 		return st;
 	values[0] = p->c.home;
-	st = pg_query_params(&p->c,
-			     "SELECT metric_collectord.follow_metrics($1) WHERE NOT EXISTS"
-			     " (SELECT FROM metric_collectord.home WHERE schema = $1)",
-			     &params, err);
+	st = is_followed(p, &params, &followed, err);
+	if (st == STORE_OK && !followed) {
+		st = pg_lock_begin(&p->c, PG_LOCK_SETUP_MS, err);
+		if (st == STORE_OK)
+			st = pg_query_params(&p->c, "SELECT metric_collectord.follow_metrics($1)",
+					     &params, err);
+		st = pg_lock_end(&p->c, st, err);
+	}
 	if (st == STORE_OK || st == STORE_STOPPED || err->reconnect)
 		return st;
 	log_event_limited(LOG_WARNING, "policy_failed/table", "policy_failed",
@@ -282,6 +301,7 @@ forget_gone(struct pg_janitor *p, const char *collector, bool *more, struct stor
 	assert_uuid(collector);
 	(void)snprintf(
 	    sql, sizeof(sql),
+	    PG_NO_STANDBY
 	    "WITH old AS (SELECT pg_catalog.now() - %" PRIu64 " * interval '1 millisecond' AS at),"
 	    " gone AS (SELECT c.collector FROM (SELECT DISTINCT collector"
 	    "   FROM metric_collectord.batches WHERE stored_at < (SELECT at FROM old)) c"
@@ -357,6 +377,19 @@ janitor_maintain(struct upkeep *base, const char *collector, uint64_t floor,
 	return table;
 }
 
+#define CLAIM_BEGIN "%sSET LOCAL lock_timeout = %d;SET LOCAL synchronous_commit = off;"
+#define CLAIM_FORMAT                                                                              \
+	CLAIM_BEGIN "INSERT INTO metric_collectord.collectors AS c"                               \
+		    " (collector, complete_until) VALUES ('%s', '%s')"                            \
+		    " ON CONFLICT (collector) DO UPDATE SET seen_at = pg_catalog.now(),"          \
+		    " complete_until = CASE WHEN c.complete_until > pg_catalog.clock_timestamp()" \
+		    "  THEN excluded.complete_until"                                              \
+		    "  ELSE greatest(c.complete_until, excluded.complete_until) END"
+/* Without a promise: it lives. */
+#define SEEN_FORMAT                                                                      \
+	CLAIM_BEGIN "UPDATE metric_collectord.collectors SET seen_at = pg_catalog.now()" \
+		    " WHERE collector = '%s'"
+
 /*
  * Batches carry the same promise in the ledger; this is for times without one.  A role that may
  * only insert does without.  A promise that was made stays true; one that lies ahead is none.  A
@@ -371,19 +404,16 @@ janitor_claim(struct upkeep *base, const char *collector, uint64_t complete_unti
 	char sql[PG_SERVER_MAX + CLAIM_MAX], until[TEXT_VALUE_MAX];
 	enum store_status st = pg_instant(&p->c, complete_until_us, &complete_until_us, err);
 
-	if (st != STORE_OK || !complete_until_us)
+	if (st != STORE_OK)
 		return st;
 	assert_uuid(collector);
 	(void)text_time(until, complete_until_us);
-	(void)snprintf(sql, sizeof(sql),
-		       "%sSET LOCAL lock_timeout = %d;SET LOCAL synchronous_commit = off;"
-		       "INSERT INTO metric_collectord.collectors AS c"
-		       " (collector, complete_until) VALUES ('%s', '%s')"
-		       " ON CONFLICT (collector) DO UPDATE SET seen_at = pg_catalog.now(),"
-		       " complete_until = CASE WHEN c.complete_until > pg_catalog.clock_timestamp()"
-		       "  THEN excluded.complete_until"
-		       "  ELSE greatest(c.complete_until, excluded.complete_until) END",
-		       p->server.same, CLAIM_LOCK_MS, collector, until);
+	if (complete_until_us)
+		(void)snprintf(sql, sizeof(sql), CLAIM_FORMAT, p->server.same, CLAIM_LOCK_MS,
+			       collector, until);
+	else
+		(void)snprintf(sql, sizeof(sql), SEEN_FORMAT, p->server.same, CLAIM_LOCK_MS,
+			       collector);
 	st = pg_query(&p->c, sql, err);
 	if (st != STORE_HOLD || err->reconnect || err->setup)
 		return st;

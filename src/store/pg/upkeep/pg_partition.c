@@ -530,7 +530,8 @@ try_partition(const struct work *w, const struct range *r)
 	if (w->c->distributed)
 		return STORE_OK;
 	(void)snprintf(sql, sizeof(sql),
-		       "SET LOCAL lock_timeout = %d;LOCK TABLE %s IN ACCESS EXCLUSIVE MODE;COMMIT",
+		       PG_NO_STANDBY "SET LOCAL lock_timeout = %d;"
+				     "LOCK TABLE %s IN ACCESS EXCLUSIVE MODE;ROLLBACK",
 		       CROWD_LOCK_MS, r->name);
 	st = pg_begin(w->c, sql, w->err);
 	if (st != STORE_OK)
@@ -565,6 +566,7 @@ delete_expired(const struct work *w, const struct table *t, uint64_t keep_us)
 		return execute(w, "DELETE FROM %s.metrics_default WHERE time < '%s'", t->home,
 			       before);
 	return execute(w,
+		       PG_NO_STANDBY
 		       "DELETE FROM %s.metrics_default WHERE ctid = ANY (ARRAY("
 		       "SELECT ctid FROM %s.metrics_default WHERE time < '%s' LIMIT %d))",
 		       t->home, t->home, before, DELETE_ROWS);
