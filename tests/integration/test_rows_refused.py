@@ -77,6 +77,37 @@ def test_constraint_of_values_that_nothing_meets(start_collector, database):
     database.wait_count(64, "metric_collectord.rejected")
 
 
+def test_constraint_of_a_column_that_is_not_ours(start_collector, database):
+    """It is the table's matter: the rows wait until that is mended."""
+    collector = start_collector(database)
+    collector.wait_event("database_connected")
+    database.execute(
+        "ALTER TABLE metrics ADD COLUMN site text;"
+        "ALTER TABLE metrics ADD CONSTRAINT somewhere CHECK (site IS NOT NULL) NOT VALID"
+    )
+    collector.send(series("m", 64))
+    assert_held(collector, database, 64, "23514", "somewhere")
+    database.execute("ALTER TABLE metrics ALTER COLUMN site SET DEFAULT 'here'")
+    database.wait_count(64, timeout=60)
+
+
+@pytest.mark.parametrize("local", ["SET LOCAL search_path = app", "PERFORM set_config('search_path', 'app', false)"])
+def test_trigger_that_changes_the_search_path(start_collector, database, local):
+    collector = start_collector(database, batch__interval=3600)
+    collector.wait_event("database_connected")
+    database.execute(
+        "CREATE SCHEMA app;"
+        + rule(f"{local}; IF NEW.metric_name = 'bad' THEN RAISE EXCEPTION 'no' USING ERRCODE = '45000'; END IF;")
+    )
+    collector.send(series("good", 500) + series("bad", 300) + series("good", 500, first=500))
+    collector.flush()
+    database.wait_count(1000, timeout=60)
+    assert database.rows("SELECT DISTINCT name, sqlstate FROM metric_collectord.rejected") == [
+        ("bad", "45000")
+    ]
+    database.wait_count(300, "metric_collectord.rejected")
+
+
 def test_refused_rows_are_summed_in_the_log(start_collector, database):
     collector = start_collector(database, batch__interval=3600)
     collector.wait_event("database_connected")

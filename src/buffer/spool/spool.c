@@ -317,7 +317,7 @@ look_at_files(struct spool *s, const char *suffix, bool kept, uint64_t *greatest
 static int
 look_at_names(const struct spool *s, char why[SPOOL_WHY_MAX])
 {
-	static const char *const names[] = {"identity", "sequence"};
+	static const char *const names[] = {"identity", "sequence", SPOOL_DATABASE};
 	char text[TEXT_MAX];
 	uint64_t version;
 	int r = identity_version(s, &version, text);
@@ -327,7 +327,7 @@ look_at_names(const struct spool *s, char why[SPOOL_WHY_MAX])
 			      "spool %s was written by a newer version of metric-collectord; "
 			      "nothing in it was changed: use that version, or another directory",
 			      s->dir);
-	for (int i = 0; i < 2; i++) {
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		r = io_get_text(s, names[i], text, sizeof(text));
 		if (r == -EIO || forbids_use(r))
 			return refuse_use(s, why, r, names[i], "read");
@@ -505,7 +505,6 @@ open_all(struct spool *s, char why[SPOOL_WHY_MAX])
 	if (r < 0)
 		return r;
 	s->bytes = bytes;
-	spool_kept_sort(s);
 	r = names_load(s, greatest);
 	if (r == 0)
 		r = spool_sync_names(s); /* what an earlier run has removed shall not come back */

@@ -48,7 +48,7 @@ struct spool_file {
 struct spool_kept {
 	struct spool_header header; /* what it holds */
 	uint64_t disk_bytes;        /* of the file */
-	int64_t stored_ms; /* monotonic; below 0: before the machine was started, or nearly */
+	int64_t stored_ms;          /* monotonic; of an earlier run: the start */
 };
 
 /* Those that were stored first come first. */
@@ -185,6 +185,5 @@ int spool_write_summary(int fd, const struct spool_header *h);
 /* The batch's file, which took so many bytes of the disk, has lost its name: it no longer counts. */
 void spool_name_gone(struct spool *s, uint64_t number, uint64_t bytes);
 
-/* At start: a .stored file with this header, or without a sound one (NULL). */
+/* At start, by number: a .stored file with this header, or without a sound one (NULL). */
 int spool_kept_found(struct spool *s, uint64_t number, const struct spool_header *h);
-void spool_kept_sort(struct spool *s);

@@ -43,17 +43,6 @@ kept_add(struct spool_kept_list *l, const struct spool_kept *k)
 	return 0;
 }
 
-static uint64_t
-age_us(const struct stat *st)
-{
-	uint64_t now = clock_real_us(), us;
-
-	if (st->st_mtim.tv_sec < 0)
-		return now;
-	us = (uint64_t)st->st_mtim.tv_sec * 1000000 + (uint64_t)st->st_mtim.tv_nsec / 1000;
-	return us < now ? now - us : 0; /* the clock was set back: its time counts from now */
-}
-
 int
 spool_kept_found(struct spool *s, uint64_t number, const struct spool_header *h)
 {
@@ -67,27 +56,9 @@ spool_kept_found(struct spool *s, uint64_t number, const struct spool_header *h)
 	if (h)
 		k.header = *h;
 	k.disk_bytes = spool_disk_bytes((uint64_t)st.st_size);
-	k.stored_ms = (int64_t)clock_ms() - (int64_t)(age_us(&st) / 1000);
+	k.stored_ms = (int64_t)clock_ms(); /* our clock may be wrong: its time counts anew */
 	s->kept_bytes += k.disk_bytes;
 	return kept_add(&s->kept, &k);
-}
-
-static int
-stored_first(const void *a, const void *b)
-{
-	const struct spool_kept *x = a, *y = b;
-
-	if (x->stored_ms != y->stored_ms)
-		return x->stored_ms < y->stored_ms ? -1 : 1;
-	return x->header.number < y->header.number ? -1 : 1;
-}
-
-void
-spool_kept_sort(struct spool *s)
-{
-	if (s->kept.end > s->kept.first)
-		qsort(s->kept.entries + s->kept.first, s->kept.end - s->kept.first,
-		      sizeof(*s->kept.entries), stored_first);
 }
 
 uint64_t
@@ -245,7 +216,6 @@ rename_file(struct spool *s, uint64_t number, bool kept)
 	return 0;
 }
 
-/* The next start goes by the file's time of modification. */
 static int
 keep_file(struct spool *s, uint64_t number)
 {
@@ -257,8 +227,6 @@ keep_file(struct spool *s, uint64_t number)
 	spool_name(name, number);
 	r = io_get_header(s, name, number, &k.header, &size);
 	k.disk_bytes = spool_disk_bytes(size);
-	if (r == 0 && utimensat(s->fd, name, NULL, AT_SYMLINK_NOFOLLOW) < 0)
-		r = -errno;
 	if (r == 0)
 		r = rename_file(s, number, true);
 	if (r < 0)

@@ -139,7 +139,7 @@ try_probe(struct pg_conn *c, const struct probe *p, bool *taken, struct seen *se
 
 	be64_store(time, copy_time(p->time_us));
 	(void)snprintf(name, sizeof(name), "%.*s", (int)p->name_len, (const char *)p->name);
-	st = pg_query(c, "SAVEPOINT probe", err);
+	st = pg_query_anew(c, "SAVEPOINT probe", err);
 	if (st != STORE_OK)
 		return st;
 	st = pg_query_params(c,
@@ -232,6 +232,32 @@ violates_constraint(const struct seen *s)
 	return false;
 }
 
+/* One of columns that are not ours is the table's: an index has no row here, and is ours. */
+static const char values_sql[] =
+    "WITH named AS (SELECT o.conrelid, o.conkey FROM pg_catalog.pg_constraint o"
+    "  JOIN pg_catalog.pg_class t ON t.oid = o.conrelid"
+    "  WHERE o.conname = $1 AND t.relname = $2 AND o.conkey IS NOT NULL)"
+    " SELECT NOT EXISTS (SELECT FROM named) OR EXISTS (SELECT FROM named n"
+    "  JOIN pg_catalog.pg_attribute a ON a.attrelid = n.conrelid AND a.attnum = ANY (n.conkey)"
+    "  WHERE a.attname IN ('time', 'metric_name', 'value'))";
+
+static enum store_status
+is_about_values(struct pg_conn *c, const struct seen *s, bool *ret, struct store_error *err)
+{
+	const char *values[] = {s->constraint, s->table};
+	const struct pg_params params = {.n = 2, .values = values};
+	PGresult *r = NULL;
+	enum store_status st;
+
+	*ret = false;
+	if (!violates_constraint(s))
+		return STORE_OK;
+	st = pg_select_params(c, values_sql, &params, PG_ROW(1), &r, err);
+	*ret = st == STORE_OK && *PQgetvalue(r, 0, 0) == 't';
+	PQclear(r);
+	return st;
+}
+
 static void
 write_hint(struct blame *b, const struct seen *s, enum blame_verdict verdict)
 {
@@ -247,6 +273,12 @@ write_hint(struct blame *b, const struct seen *s, enum blame_verdict verdict)
 			       "every row meets this: %s has no partition for their times; create "
 			       "one, or a DEFAULT partition; nothing is rejected, the rows wait",
 			       s->table);
+	else if (*s->constraint && *s->table)
+		(void)snprintf(
+		    b->hint, size,
+		    "every row meets this: the constraint %s of %s is about other columns "
+		    "than theirs; nothing is rejected, the rows wait",
+		    s->constraint, s->table);
 	else
 		(void)snprintf(
 		    b->hint, size,
@@ -280,15 +312,16 @@ judge(const struct blame *b, struct pg_conn *c, const uint8_t *refused, const ui
 {
 	struct probe p = {.time_us = be64_load(refused)};
 	enum store_status st;
-	bool taken = false;
+	bool taken = false, values = false;
 
 	probe_frame(&p, refused);
 	*ret = BLAME_ROWS;
 	st = try_probe(c, &p, &taken, seen);
-	if (st != STORE_OK || taken || violates_constraint(seen)) {
-		*last = *seen;
+	*last = *seen;
+	if (st == STORE_OK && !taken)
+		st = is_about_values(c, seen, &values, &last->err);
+	if (st != STORE_OK || taken || values)
 		return st;
-	}
 	/* near, but not there: a unique index may be on the time alone */
 	p.time_us += p.time_us < FRAME_TIME_MAX ? 1 : 0;
 	st = try_others(b, c, p, refused, stored, &taken, last);

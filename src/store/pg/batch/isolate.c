@@ -272,13 +272,16 @@ copy_part(struct isolation *i, const struct part *p, bool *rows_met)
 	if (i->c->distributed && p->rows.rows == 1 && !p->refused)
 		return insert_row(i, p);
 	copy_init(&rows, p->rows.frames, p->rows.len);
+	st = pg_query_anew(i->c, "SAVEPOINT half", i->err);
+	if (st != STORE_OK)
+		return st;
 	if (!p->refused) {
-		st = pg_copy(i->c, "SAVEPOINT half; " PG_COPY, &rows, i->err);
+		st = pg_copy(i->c, PG_COPY, &rows, i->err);
 		*rows_met = copy_begun(&rows);
 		return st;
 	}
 	copy_set_tail(&rows, i->tail, i->tail_len, TAIL_FIELDS);
-	st = pg_copy(i->c, "SAVEPOINT half; " COPY_REJECTED, &rows, i->err);
+	st = pg_copy(i->c, COPY_REJECTED, &rows, i->err);
 	*rows_met = pg_error_class(i->err->sqlstate) == PG_ISOLATE;
 	if (st != STORE_OK && !*rows_met)
 		hint_rejected(st, i->err);

@@ -19,6 +19,7 @@
  * the interval of chunks in microseconds or 0.
  */
 #define AT "metric_collectord.sieve"
+#define PATH "metric_collectord.path" /* search_path, as it was before a trigger */
 
 /* Rules and views: INSERT would follow them, COPY does not. */
 static const char usable_sql[] = "SELECT relhasrules FROM pg_catalog.pg_class"
@@ -43,7 +44,10 @@ static const char make_sql[] =
  * tried at once grows while that is taken, and shrinks when it is not.  Five seconds at a time, so
  * that the daemon can be stopped.
  */
-#define METRICS "INSERT INTO metrics (time, metric_name, value) "
+/* A trigger's SET LOCAL lasts beyond it. */
+#define METRICS                                                                      \
+	"PERFORM pg_catalog.set_config('search_path', path, true);"                  \
+	"INSERT INTO metrics (time, metric_name, value) "
 #define CAUGHT "EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN "
 #define PASS_ON                                                                   \
 	"raised := pg_catalog.strpos(context || pg_catalog.chr(10), 'RAISE' || pg_catalog.chr(10)) > 0;" \
@@ -69,6 +73,7 @@ static const char run_sql[] =
     "DO $sieve$ DECLARE"
     " place CONSTANT pg_catalog.int8[] :="
     "  pg_catalog.string_to_array(pg_catalog.current_setting('" AT "'), ' ')::pg_catalog.int8[];"
+    " path CONSTANT pg_catalog.text := pg_catalog.current_setting('" PATH "');"
     " next_row pg_catalog.int4 := place[1];"
     " width pg_catalog.int4 := place[2];"
     " last_row CONSTANT pg_catalog.int4 := place[3];"
@@ -213,7 +218,7 @@ set_place(struct pg_conn *c, uint64_t rows, struct store_error *err)
 	uint64_t width = rows / 2;
 	struct pg_table table;
 	enum store_status st = pg_table_read(c, &table, err);
-	char sql[192];
+	char sql[320];
 
 	if (st != STORE_OK)
 		return st;
@@ -223,7 +228,8 @@ set_place(struct pg_conn *c, uint64_t rows, struct store_error *err)
 		width = WIDTH_LEAST;
 	(void)snprintf(sql, sizeof(sql),
 		       "SELECT pg_catalog.set_config('" AT "', '1 %" PRIu64 " %" PRIu64
-		       " 0 %" PRIu64 "', true)",
+		       " 0 %" PRIu64 "', true), pg_catalog.set_config('" PATH
+		       "', pg_catalog.current_setting('search_path'), true)",
 		       width, rows, table.chunk_interval_us);
 	return pg_query(c, sql, err);
 }

@@ -396,6 +396,12 @@ pg_query(struct pg_conn *c, const char *sql, struct store_error *err)
 }
 
 enum store_status
+pg_query_anew(struct pg_conn *c, const char *sql, struct store_error *err)
+{
+	return run_two(c, c->settings ? c->settings : "", sql, c->patient, NULL, err);
+}
+
+enum store_status
 pg_order(struct pg_conn *c, const char *sql, struct store_error *err)
 {
 	return run(c, sql, false, NULL, err);

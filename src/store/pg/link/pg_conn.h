@@ -46,10 +46,12 @@ struct pg_conn {
 	int pid;                 /* of the backend that is ours for the transaction; 0: not asked */
 	PGresult *failure;       /* of the last statement that the server refused; NULL: none */
 	uint8_t *buf;            /* for pg_copy() */
-	char *home;              /* the schema of metrics, quoted; these five are pg_session.h's */
+	char *home;              /* the schema of metrics, quoted; these seven are pg_session.h's */
+	char *settings;          /* SQL that says again what a transaction needs, likewise */
 	char *begin;             /* SQL that begins a transaction, ends with ';' */
 	char *prefix;            /* ... that one statement or message needs before it, likewise */
 	bool read_write;         /* the role's default is to read only; we write */
+	bool own_tablespace;     /* the database's own one is named as the default one */
 	struct pg_clock clock;
 	bool lock_busy;   /* the last pg_lock_begin() found somebody else at it */
 	bool distributed; /* metrics is, by Citus (pg_citus.h); set by who has asked */
@@ -110,6 +112,12 @@ enum store_status pg_query(struct pg_conn *c, const char *sql, struct store_erro
 
 /* The same without a prefix: what must not be in a transaction. */
 enum store_status pg_query_bare(struct pg_conn *c, const char *sql, struct store_error *err);
+
+/*
+ * Likewise, in an open transaction, after c->settings: a trigger may have changed them for what comes
+ * behind it.
+ */
+enum store_status pg_query_anew(struct pg_conn *c, const char *sql, struct store_error *err);
 
 /* Likewise, and where nothing takes long, whatever c->patient says: COMMIT, settings. */
 enum store_status pg_order(struct pg_conn *c, const char *sql, struct store_error *err);

@@ -13,6 +13,8 @@
 #define SERVER_US "(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8"
 
 /*
+ * The database's own tablespace may be named as the default one, but not for a partitioned table.
+ *
  * A role that is to read only, as a rule, has lent its name to us: we write.  But a database or a
  * server that is set so was set so by who has a reason, and a standby cannot do otherwise.
  */
@@ -24,7 +26,11 @@ static const char facts_sql[] =
     "  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     "  WHERE n.nspname = 'metric_collectord' AND c.relname = 'home'"
     "  AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
-    "  AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))";
+    "  AND pg_catalog.has_table_privilege(c.oid, 'SELECT')),"
+    " EXISTS (SELECT FROM pg_catalog.pg_database d"
+    "  JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace"
+    "  WHERE d.datname = pg_catalog.current_database()"
+    "  AND t.spcname = pg_catalog.current_setting('default_tablespace'))";
 
 /*
  * The schema of metrics, and the rest of search_path: without the schemas of other tables of that
@@ -84,9 +90,10 @@ void
 pg_session_done(struct pg_conn *c)
 {
 	free(c->home);
+	free(c->settings);
 	free(c->begin);
 	free(c->prefix);
-	c->home = c->begin = c->prefix = NULL;
+	c->home = c->settings = c->begin = c->prefix = NULL;
 	c->clock.server_us = 0;
 }
 
@@ -99,30 +106,32 @@ compose(struct pg_conn *c, const char *rest, struct store_error *err)
 {
 	static const char mode[] = "ISOLATION LEVEL READ COMMITTED";
 	const char *writes = c->read_write ? ", READ WRITE" : "";
+	const char *tablespace = c->own_tablespace ? "SET LOCAL default_tablespace = '';" : "";
 	const char *limit =
 	    PQserverVersion(c->pg) >= 170000 ? "SET LOCAL transaction_timeout = 0;" : "";
-	char *settings = NULL;
 	int n, r = 0;
 
+	free(c->settings);
 	free(c->begin);
 	free(c->prefix);
-	c->begin = c->prefix = NULL;
+	c->settings = c->begin = c->prefix = NULL;
 	if (c->home)
-		n = asprintf(&settings, SETTINGS "%sSET LOCAL search_path = %s%s%s, pg_temp;",
-			     limit, c->home, *rest ? ", " : "", rest);
+		n = asprintf(&c->settings, SETTINGS "%s%sSET LOCAL search_path = %s%s%s, pg_temp;",
+			     limit, tablespace, c->home, *rest ? ", " : "", rest);
 	else
-		n = asprintf(&settings, SETTINGS "%s", limit);
-	if (n < 0)
+		n = asprintf(&c->settings, SETTINGS "%s%s", limit, tablespace);
+	if (n < 0) {
+		c->settings = NULL;
 		return pg_fail(err, "out of memory");
-	if (asprintf(&c->begin, "BEGIN %s%s;%s", mode, writes, settings) < 0) {
+	}
+	if (asprintf(&c->begin, "BEGIN %s%s;%s", mode, writes, c->settings) < 0) {
 		c->begin = NULL;
 		r = -1;
 	}
-	if (asprintf(&c->prefix, "SET TRANSACTION %s%s;%s", mode, writes, settings) < 0) {
+	if (asprintf(&c->prefix, "SET TRANSACTION %s%s;%s", mode, writes, c->settings) < 0) {
 		c->prefix = NULL;
 		r = -1;
 	}
-	free(settings);
 	return r < 0 ? pg_fail(err, "out of memory") : STORE_OK;
 }
 
@@ -155,10 +164,11 @@ pg_session(struct pg_conn *c, struct store_error *err)
 {
 	PGresult *r = NULL;
 	/* alone: what is said before is of the session, or of nothing */
-	enum store_status st = pg_select_bare(c, facts_sql, PG_ROW(2), &r, err);
+	enum store_status st = pg_select_bare(c, facts_sql, PG_ROW(3), &r, err);
 
 	if (st == STORE_OK) {
 		c->read_write = *PQgetvalue(r, 0, 0) == 't';
+		c->own_tablespace = *PQgetvalue(r, 0, 2) == 't';
 		st = find_home(c, *PQgetvalue(r, 0, 1) == 't', err);
 	}
 	PQclear(r);
