@@ -1,11 +1,14 @@
 #include "store/pg/link/pg_conn.h"
 
 #include <errno.h>
+#include <linux/tcp.h> /* the C library's has a shorter tcp_info */
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/crash_point.h"
@@ -175,12 +178,43 @@ pg_pending(const struct pg_conn *c)
 	return ioctl(PQsocket(c->pg), FIONREAD, &n) < 0 || n < 0 ? 0 : (size_t)n;
 }
 
-/* Others come while it is read, so that it may seem to be less than it was. */
+/* What a TCP connection has received in all; 0 for others, and before it is one. */
+static uint64_t
+received(const struct pg_conn *c)
+{
+	struct tcp_info info = {.tcpi_bytes_received = 0};
+	socklen_t len = sizeof(info);
+
+	return getsockopt(PQsocket(c->pg), IPPROTO_TCP, TCP_INFO, &info, &len) < 0
+		   ? 0
+		   : info.tcpi_bytes_received;
+}
+
+void
+pg_count_anew(struct pg_conn *c)
+{
+	c->taken = 0;
+	c->received = received(c);
+}
+
+/*
+ * libpq goes on reading a long message for as long as something comes, which the kernel counts; for
+ * a unix socket it may seem to be less than it was.
+ */
 void
 pg_count(struct pg_conn *c, size_t pending)
 {
 	size_t left = pg_pending(c), least = PQsslInUse(c->pg) ? 1 : READ_MIN;
+	uint64_t now = received(c);
 
+	if (now > c->received) {
+		c->taken += now - c->received;
+		c->received = now;
+		return;
+	}
+	c->received = now; /* libpq may have begun a connection anew */
+	if (now)
+		return;
 	if (least > pending)
 		least = pending;
 	c->taken += left + least < pending ? pending - left : least;
@@ -339,7 +373,7 @@ begin(struct pg_conn *c, int sent, bool ddl, struct store_error *err)
 	c->ddl = ddl;
 	c->blind = 0;
 	c->waits = 0;
-	c->taken = 0;
+	pg_count_anew(c);
 	c->sent_ms = clock_ms();
 	set_deadline(c);
 	if (!sent)

@@ -65,11 +65,12 @@ struct pg_conn {
 	/* the statement under way */
 	uint64_t sent_ms;
 	uint64_t deadline_ms;
-	uint64_t look_ms; /* when it is looked what it waits for (pg_watch.h) */
-	bool ddl;         /* it may take as long as DDL does */
-	unsigned blind;   /* looks in a row that have led to no server */
-	unsigned waits;   /* looks in a row that have found it waiting for a lock */
-	uint64_t taken;   /* bytes of its answer */
+	uint64_t look_ms;  /* when it is looked what it waits for (pg_watch.h) */
+	bool ddl;          /* it may take as long as DDL does */
+	unsigned blind;    /* looks in a row that have led to no server */
+	unsigned waits;    /* looks in a row that have found it waiting for a lock */
+	uint64_t taken;    /* bytes of its answer */
+	uint64_t received; /* those of the connection when they were counted */
 };
 
 /*
@@ -161,6 +162,7 @@ enum store_status pg_begin_select(struct pg_conn *c, const char *more, struct pg
  * counted after.  libpq reads 8 kB at the least, if there are so many.
  */
 size_t pg_pending(const struct pg_conn *c);
+void pg_count_anew(struct pg_conn *c);
 void pg_count(struct pg_conn *c, size_t pending);
 
 /*

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "conf/conf_uri.h"
@@ -19,7 +20,8 @@
 #include "store/pg/link/resolve.h"
 
 #define TAKE_MAX (1u << 20) /* bytes, until a connection is made */
-#define AGAIN_MS 3000       /* the answer to the other connection may come meanwhile */
+#define RECEIVE_BUFFER (32 << 10)
+#define AGAIN_MS 3000 /* the answer to the other connection may come meanwhile */
 #define ENTER_TRIES 100
 #define ENTER_PAUSE_MS 50
 #define LEFT_TRIES 15 /* to see the end of a backend that was left */
@@ -70,6 +72,15 @@ failed(struct search *s)
 	return st;
 }
 
+/* Little at a time: libpq does not return from reading before nothing is left for a moment. */
+static void
+take_little(const struct pg_conn *c)
+{
+	const int size = RECEIVE_BUFFER;
+
+	(void)setsockopt(PQsocket(c->pg), SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+}
+
 /* Follows libpq through the stages of a connection. */
 static enum store_status
 follow(struct search *s, uint64_t timeout_ms)
@@ -81,7 +92,8 @@ follow(struct search *s, uint64_t timeout_ms)
 
 	if (PQstatus(s->c->pg) == CONNECTION_BAD)
 		return failed(s);
-	s->c->taken = 0;
+	take_little(s->c);
+	pg_count_anew(s->c);
 	while (stage != PGRES_POLLING_OK) {
 		short events = stage == PGRES_POLLING_READING ? POLLIN : POLLOUT;
 
