@@ -189,6 +189,27 @@ def test_partitions_of_others_are_left_alone(start_collector, database):
     assert names(database) == ["all_of_them"]
 
 
+def test_rows_that_may_not_be_deleted(start_collector, database):
+    """They are named, and the others of the default partition go."""
+    collector = start_collector(database)
+    old = ago(40 * DAY)
+    collector.send(series("kept", 2, time_us=old) + series("gone", 300, time_us=old))
+    database.wait_count(302)
+    database.execute(
+        """CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF OLD.metric_name = 'kept' THEN RAISE EXCEPTION 'this one stays'; END IF;
+            RETURN OLD; END $$;
+        CREATE TRIGGER keep BEFORE DELETE ON metrics_default
+            FOR EACH ROW EXECUTE FUNCTION keep()"""
+    )
+    collector.write_conf(table__retention="30 days")
+    collector.reload()
+    event = collector.wait_event("partition_failed", partition="metrics_default")
+    assert "this one stays" in event["error"] and "may not be deleted" in event["hint"]
+    database.wait_count(2)
+    assert database.rows("SELECT DISTINCT metric_name FROM metrics") == [("kept",)]
+
+
 def test_a_reader_that_holds_the_default_partition(start_collector, database):
     """No writer waits behind it: the round gives up, metrics are stored, the next one succeeds."""
     collector = start_collector(database)

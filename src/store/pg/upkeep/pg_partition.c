@@ -18,6 +18,7 @@
 #define CROWD 1000        /* rows in the default partition that deserve one of their own */
 #define LOOKS 64          /* intervals of the default partition that a round looks at */
 #define DELETE_ROWS 50000 /* from the default partition in a round */
+#define SINGLY_ROWS 5000  /* likewise, where each is deleted by itself */
 #define MOVES 10          /* of rows to their partition, while others come, before it is locked */
 #define BOUNDS "metric_collectord_bounds"
 #define SQL_MAX 2048
@@ -556,20 +557,52 @@ drop(struct work *w, const struct range *r)
 }
 
 /* Of the default partition. */
+/* Row by row, so that those go of which nobody says that they may not. */
+static enum store_status
+delete_singly(const struct work *w, const struct table *t, const char *before)
+{
+	return execute(
+	    w,
+	    PG_NO_STANDBY
+	    "DO $metrics$ DECLARE one pg_catalog.tid; BEGIN"
+	    " FOR one IN SELECT ctid FROM %s.metrics_default WHERE time < '%s' LIMIT %d LOOP"
+	    "  BEGIN DELETE FROM %s.metrics_default WHERE ctid = one;"
+	    "  EXCEPTION WHEN OTHERS THEN NULL; END;"
+	    " END LOOP; END $metrics$",
+	    t->home, before, SINGLY_ROWS, t->home);
+}
+
+/* A trigger, or a foreign key, keeps some rows: that is told, and the others go. */
+static enum store_status
+delete_others(const struct work *w, const struct table *t, const char *before)
+{
+	const struct store_error first = *w->err;
+	enum store_status st = delete_singly(w, t, before);
+
+	if (st != STORE_OK)
+		return st;
+	*w->err = first;
+	w->err->hint = "some expired rows of metrics_default may not be deleted, and stay; the "
+		       "others go";
+	return STORE_HOLD;
+}
+
 static enum store_status
 delete_expired(const struct work *w, const struct table *t, uint64_t keep_us)
 {
 	char before[TEXT_VALUE_MAX];
+	enum store_status st;
 
 	(void)text_time(before, w->now_us - keep_us);
 	if (w->c->distributed) /* a row's place says nothing there */
 		return execute(w, "DELETE FROM %s.metrics_default WHERE time < '%s'", t->home,
 			       before);
-	return execute(w,
-		       PG_NO_STANDBY
-		       "DELETE FROM %s.metrics_default WHERE ctid = ANY (ARRAY("
-		       "SELECT ctid FROM %s.metrics_default WHERE time < '%s' LIMIT %d))",
-		       t->home, t->home, before, DELETE_ROWS);
+	st = execute(w,
+		     PG_NO_STANDBY "DELETE FROM %s.metrics_default WHERE ctid = ANY (ARRAY("
+				   "SELECT ctid FROM %s.metrics_default WHERE time < '%s' LIMIT "
+				   "%d))",
+		     t->home, t->home, before, DELETE_ROWS);
+	return st == STORE_HOLD && !w->err->reconnect ? delete_others(w, t, before) : st;
 }
 
 static enum store_status
