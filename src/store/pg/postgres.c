@@ -278,7 +278,7 @@ put_shaped(struct postgres *p, struct pg_shape *shape, const char *ledger, uint6
 	   struct store_error *err)
 {
 	enum store_status st;
-	bool rows_met;
+	bool rows_met = false;
 
 	if (shape->refused.rows.rows)
 		return isolate(&p->c, &p->blame, &shape->accepted, p->settings, ledger,
