@@ -119,7 +119,7 @@ def test_killed_between_two_parts(new_collector, start_to_crash, own_cluster):
             assert sender.sync(1) == 0
             collector.flush()
             kill_at_point(collector)
-        assert 0 < database.value("SELECT count(*) FROM metrics") < ROWS
+    assert 0 < database.value("SELECT count(*) FROM metrics") < ROWS
     collector = new_collector(database).start()
     settle(collector)
     assert collector.stop() == 0

@@ -399,7 +399,10 @@ queue_flush(struct queue *q)
 void
 queue_set_away(struct queue *q, bool away)
 {
+	(void)pthread_mutex_lock(&q->mutex);
 	q->away = away;
+	(void)pthread_cond_signal(&q->read_cond);
+	(void)pthread_mutex_unlock(&q->mutex);
 	if (q->flush_due)
 		queue_flush(q);
 }

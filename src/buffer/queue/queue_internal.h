@@ -84,7 +84,7 @@ struct queue {
 	bool sync_fails;         /* what is written does not come to be synced */
 	uint64_t slow_said_ms;   /* a call of the disk thread was said to take that long; 0: none */
 	const char *slow_call;   /* which */
-	bool away;               /* no writer can store anything */
+	bool away;               /* no writer can store anything; changed under the mutex */
 	bool flush_due;          /* the timer wanted a flush meanwhile */
 	bool reserve_used;       /* the spool's reserve is used: nothing more is taken */
 	enum queue_fullness fullness;

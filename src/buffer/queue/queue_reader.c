@@ -15,13 +15,16 @@
 
 #define READ_AGAIN_MS 1000 /* after an error of the disk's */
 
-/* The oldest, and one that level 2 waits for, in turn; the mutex is held. */
+/*
+ * The oldest, and one that level 2 waits for, in turn; the mutex is held.  While no writer can store
+ * anything, nothing is read: a batch that is being read could not be dropped as the oldest.
+ */
 static struct batch *
 next_to_read(struct queue *q)
 {
 	struct batch *wanted;
 
-	if (q->read_ahead >= READ_AHEAD)
+	if (q->away || q->read_ahead >= READ_AHEAD)
 		return NULL;
 	wanted = q->read_wanted ? TAILQ_FIRST(&q->to_read.wanted) : NULL;
 	q->read_wanted = !q->read_wanted;
