@@ -6,12 +6,15 @@
  *	spool_grow.c     files while they grow
  *	spool_sync.c     syncing, and files whose fdatasync failed
  *	spool_io.c       system calls: whole reads and writes, listing, small text files, corrupt/
+ *	spool_judge.c    what a file holds, in pieces
+ *	spool_database.c the database in which batches were stored
  *	spool_recover.c  files of earlier runs, damage, reading back
  *	spool_keep.c     the end of a batch's file: removing, keeping, pruning
  *	spool_reserve.c  room for a stop on a full disk
  *
- * All of it belongs to the disk thread, but for what is atomic, and for the list of kept files,
- * which has a lock of its own: the janitor reads it, and takes from it.
+ * All of it belongs to the disk thread, but for what is atomic, for reading (the reader's batches,
+ * and the janitor's look at the database), and for the list of kept files, which has a lock of its
+ * own: the janitor reads it, and takes from it.
  */
 #pragma once
 
